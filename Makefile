@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+CONSTRAINTS ?= tests/constraints.txt
+VENV := .venv/bin
+BOX := $(VENV)/python tests/hub.py run --
+
+help:            ## print this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
+
+setup: .venv/done  ## virtual environment and the two small checkpoints, once
+	@$(VENV)/python tests/hub.py weights
+
+.venv/done: requirements.txt tests/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make ... PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c $(CONSTRAINTS)
+	@touch $@
+
+run: setup       ## run every notebook (TASK=folder for one): executed copies and a table, in runs/
+	@$(BOX) $(VENV)/python tests/notebooks.py run $(TASK)
+
+test: setup      ## run all tests, the notebooks among them
+	@$(VENV)/python -m pytest
+
+lab: setup       ## open JupyterLab here, under the Hub in a box
+	@$(BOX) $(VENV)/jupyter lab
+
+refresh: setup   ## run every notebook (TASK=folder for one) in place, ready to commit
+	@$(BOX) $(VENV)/python tests/notebooks.py refresh $(TASK)
+
+results: setup   ## fill the README's results table and plot from runs/
+	@$(VENV)/python tests/notebooks.py results
+
+home: setup      ## set the repository's address everywhere: REPO=owner/name
+	@$(VENV)/python tests/notebooks.py home $(REPO)
+
+.PHONY: help setup run test lab refresh results home

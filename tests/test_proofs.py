@@ -1,0 +1,138 @@
+"""What the repository promises of every pair of notebooks, on tiny stand-ins: pair, resume, processes.
+
+A new folder is covered as soon as it has its notebooks and an entry in PARAMETERS of stand_ins.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import notebooks
+import pytest
+from stand_ins import NO_DROPOUT, PARAMETERS
+
+FOLDERS = notebooks.folders()
+
+# Runs a script and kills its process, as kill -9 would, right after the given optimizer step.
+KILLED = """
+import os, runpy, signal, sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+steps = []
+def count(*_):
+    steps.append(1)
+    if len(steps) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+register_optimizer_step_post_hook(count)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def pair(hub, tmp_path_factory):
+    """pair(folder, accumulation): a folder in which both notebooks ran through papermill, and what they gave."""
+
+    @lru_cache
+    def execute(folder, accumulation):
+        target = tmp_path_factory.mktemp(folder) / "run"
+        notebooks.copy_folder(folder, target)
+        parameters = PARAMETERS[folder] | {"gradient_accumulation_steps": accumulation}
+        return target, [notebooks.execute(notebooks.ROOT / folder / f"{name}.ipynb", target, parameters) for name in notebooks.PAIR]
+
+    return execute
+
+
+def run_script(folder, name, target, parameters, launcher=()):
+    """Run a notebook as a script in `target`; return the finished process and what each process of it gave."""
+    if not target.exists():
+        notebooks.copy_folder(folder, target)
+    path = notebooks.script(notebooks.ROOT / folder / f"{name}.ipynb", target, parameters, f"{name}.json")
+    for old in target.glob(f"{name}*.json"):
+        old.unlink()
+    launcher = [part if part != "SCRIPT" else path.name for part in launcher] or [path.name]
+    done = subprocess.run([sys.executable, *launcher], cwd=target, capture_output=True, text=True)
+    return done, [json.loads(file.read_text()) for file in sorted(target.glob(f"{name}*.json"))]
+
+
+def last_weights(run):
+    """The bytes of the weights in the last checkpoint of a run, and of the model it settled on."""
+    last = max(run.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[-1]))
+    return (last / "model.safetensors").read_bytes(), (run / "model" / "model.safetensors").read_bytes()
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_both_notebooks_give_the_same_losses_and_metrics_to_the_last_bit(pair, folder, accumulation):
+    _, (trainer, loop) = pair(folder, accumulation)
+    assert len(trainer["losses"]) == len(loop["losses"]) > 10
+    differences = [abs(a - b) for a, b in zip(trainer["losses"], loop["losses"])]
+    assert max(differences) == 0.0, f"first difference at step {[d > 0 for d in differences].index(True)}: {max(differences)}"
+    assert trainer["metrics"] == loop["metrics"]
+    assert min(trainer["losses"]) < 0.7 * trainer["losses"][0], "a pair that does not learn proves little"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_both_notebooks_validate_alike(pair, folder):
+    _, (trainer, loop) = pair(folder, 2)
+    assert len(trainer["history"]) == len(loop["history"]) == PARAMETERS[folder]["num_epochs"]
+    for one, two in zip(trainer["history"], loop["history"]):
+        # the loss is summed over other batches in another order, so that its last bits are free
+        assert one.pop("loss") == pytest.approx(two.pop("loss"), abs=1e-5)
+        assert one == two
+
+
+@pytest.mark.parametrize("name", notebooks.PAIR)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_killed_run_resumes_to_the_last_bit(pair, folder, name, tmp_path):
+    whole, outcomes = pair(folder, 2)
+    expected = outcomes[notebooks.PAIR.index(name)]
+    per_epoch = len(expected["losses"]) // PARAMETERS[folder]["num_epochs"]
+    parameters = PARAMETERS[folder] | {"gradient_accumulation_steps": 2}
+    target = tmp_path / "run"
+
+    step = str(per_epoch + per_epoch // 2)
+    killed, _ = run_script(folder, name, target, parameters, ["-c", KILLED, "SCRIPT", step])
+    run = target / "outputs" / name / "run-001"
+    assert killed.returncode == -9, killed.stderr[-6000:]
+    assert [c.name for c in run.glob("checkpoint-*")] == [f"checkpoint-{per_epoch}"]
+    # what a kill in the middle of saving leaves behind is passed over
+    (run / f"checkpoint-{per_epoch + 1}").mkdir()
+
+    resumed, outcome = run_script(folder, name, target, parameters | {"resume": True})
+    assert resumed.returncode == 0, resumed.stderr[-6000:]
+    assert outcome[0]["losses"] == expected["losses"]
+    assert outcome[0]["metrics"] == expected["metrics"]
+    assert last_weights(run) == last_weights(whole / "outputs" / name / "run-001")
+    assert [p.name for p in run.parent.iterdir()] == ["run-001"]
+
+    before = contents(run)
+    fresh, outcome = run_script(folder, name, target, parameters)
+    assert fresh.returncode == 0, fresh.stderr[-6000:]
+    assert outcome[0]["losses"] == expected["losses"], "a second run with the defaults trains afresh"
+    assert sorted(p.name for p in run.parent.iterdir()) == ["run-001", "run-002"]
+    assert contents(run) == before, "a second run leaves the first as it was"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_two_processes_with_half_the_batch_are_the_same_experiment(hub, folder, tmp_path):
+    parameters = PARAMETERS[folder] | NO_DROPOUT[folder] | {"gradient_accumulation_steps": 2}
+    name = "accelerate_loop"
+    single, (one,) = run_script(folder, name, tmp_path / "one", parameters)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "SCRIPT"]
+    halved = parameters | {"batch_size": parameters["batch_size"] // 2}
+    double, two = run_script(folder, name, tmp_path / "two", halved, launcher)
+    assert double.returncode == 0, double.stderr[-6000:]
+    assert len(two) == 2, "each process writes what it got"
+    for outcome in two:
+        assert len(outcome["losses"]) == len(one["losses"])
+        assert max(abs(a - b) for a, b in zip(outcome["losses"], one["losses"])) < 1e-5
+        assert outcome["rows"] == one["rows"], "every row of the test split is counted once"
+        assert outcome["metrics"] == pytest.approx(one["metrics"], abs=1e-9)
+        assert [h["f1"] for h in outcome["history"]] == pytest.approx([h["f1"] for h in one["history"]], abs=1e-9)
+    assert [p.name for p in (tmp_path / "two" / "outputs" / name).iterdir()] == ["run-001"], "both processes share one run"
