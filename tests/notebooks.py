@@ -24,7 +24,7 @@ RESULTS_CELL = """
 import json, os
 from pathlib import Path
 found = {{"losses": losses, "metrics": metrics, "baselines": baseline_scores, "history": history, "rows": len(test_labels)}}
-Path("{file}").with_suffix(os.environ.get("RANK", "") + ".json").write_text(json.dumps(found))
+Path("{file}".replace(".json", os.environ.get("RANK", "") + ".json")).write_text(json.dumps(found))
 """
 
 
