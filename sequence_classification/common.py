@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from datasets import ClassLabel, DatasetDict, load_dataset
+from IPython.display import HTML
 from sklearn.metrics import ConfusionMatrixDisplay
 from transformers import AutoTokenizer
 
@@ -135,6 +136,12 @@ def label_counts(splits: DatasetDict) -> pd.DataFrame:
     return pd.DataFrame(counts, index=names)
 
 
+def show(table: pd.DataFrame) -> HTML:
+    """A table with its texts aligned left and shown whole, without the index; HTML in the cells is escaped."""
+    html = table.to_html(index=False, border=0)
+    return HTML(html.replace("<td>", '<td style="text-align: left">').replace("<th>", '<th style="text-align: left">'))
+
+
 def plot_curves(losses: list[float], history: list[dict]) -> None:
     """Training loss per optimizer step beside validation loss and scores per epoch.
 
@@ -146,8 +153,8 @@ def plot_curves(losses: list[float], history: list[dict]) -> None:
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     left.plot(range(1, len(losses) + 1), losses, linewidth=1)
     left.set(title="Training loss", xlabel="optimizer step", ylabel="nats per row")
-    table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats per row")
-    table[["accuracy", "f1"]].plot(ax=right, style=["o-", "s--"], title="Validation scores", ylim=(0, 1))
+    table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats per row", xticks=table.index)
+    table[["accuracy", "f1"]].plot(ax=right, style=["o-", "s--"], title="Validation scores", ylim=(0, 1), xticks=table.index)
     plt.show()
 
 

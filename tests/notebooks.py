@@ -47,7 +47,9 @@ def prepared(notebook, parameters, results):
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    document = parameterize_notebook(load_notebook_node(str(notebook)), parameters or {})
+    document = load_notebook_node(str(notebook))
+    if parameters:  # else a cell that sets nothing would be added
+        document = parameterize_notebook(document, parameters)
     document.cells.append(nbformat.v4.new_code_cell(RESULTS_CELL.format(file=results)))
     return document
 
@@ -64,7 +66,10 @@ def execute(notebook, target, parameters=None, progress=False):
     nbformat.write(prepared(notebook, parameters, f"{name}.json"), source)
     start = time.perf_counter()
     bar = {"desc": f"{Path(notebook).parent.name}/{name}", "bar_format": "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}"}
-    papermill.execute_notebook(source, output, cwd=target, kernel_name="python3", progress_bar=bar if progress else False)
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # no warning about the kernel's transport between the progress bars
+    papermill.execute_notebook(
+        source, output, cwd=target, kernel_name="python3", progress_bar=bar if progress else False, extra_arguments=quiet
+    )
     minutes = (time.perf_counter() - start) / 60
     source.unlink()
     document = nbformat.read(output, as_version=4)
@@ -198,12 +203,11 @@ def home(new):
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         sys.exit(f"REPO is owner/name, not {new!r}")
     old = address()
+    # the name alone stands where the clone is entered: cd NAME in a shell, os.chdir("NAME/…") in a notebook
+    entered = re.compile(r'(\bcd |chdir\(\\?")' + re.escape(old.split("/")[1]) + r"(?![\w.-])")
     for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *notebooks()]:
-        text = path.read_text(encoding="utf-8")
-        text = text.replace(old, new)
-        old_name, new_name = old.split("/")[1], new.split("/")[1]
-        text = text.replace(f'os.chdir(\\"{old_name}/', f'os.chdir(\\"{new_name}/')
-        path.write_text(text, encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace(old, new)
+        path.write_text(entered.sub(lambda m: m[1] + new.split("/")[1], text), encoding="utf-8")
 
 
 if __name__ == "__main__":

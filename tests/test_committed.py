@@ -1,0 +1,164 @@
+"""What is committed is what a reader can rely on: clean notebooks that ran, trained, and agree with each other."""
+
+import ast
+import re
+from statistics import median
+
+import nbformat
+import notebooks
+import pytest
+
+FOLDERS = notebooks.folders()
+PATHS = [path.relative_to(notebooks.ROOT).as_posix() for path in notebooks.notebooks()]
+# the sections in which the two notebooks of a folder say the same thing in two ways; all other cells are identical
+DIFFERENT = {"", "Training", "What goes wrong if ..."}
+PARAMETERS = {
+    "checkpoint", "dataset_id", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed", "output_dir", "resume",
+}
+MACHINE = re.compile(r"(?:^|[\s\"'(=])/(?:root|home|tmp|work|Users|usr|opt|var|private)/|127\.0\.0\.1|[A-Z]:\\\\")
+
+
+def read(path):
+    return nbformat.read(notebooks.ROOT / path, as_version=4)
+
+
+def code_cells(document):
+    return [cell for cell in document.cells if cell.cell_type == "code"]
+
+
+def shown(cell):
+    """All text that a cell shows."""
+    return "\n".join(o.get("text", "") + "".join(o.get("data", {}).get(kind, "") for kind in ("text/plain", "text/html")) for o in cell.outputs)
+
+
+def sections(document):
+    """{heading: sources of its cells}, where the cells before the first heading have the heading ''."""
+    found, heading = {"": []}, ""
+    for cell in document.cells:
+        if match := re.match(r"## (.+)", cell.source):
+            heading = match[1]
+            found[heading] = []
+        found[heading].append((cell.cell_type, cell.source))
+    return found
+
+
+def differing_sections(one, two):
+    """Headings whose cells are not the same in both, apart from those that may differ."""
+    one, two = sections(one), sections(two)
+    if list(one) != list(two):
+        return [f"headings {list(one)} and {list(two)}"]
+    return [heading for heading in one if heading not in DIFFERENT and one[heading] != two[heading]]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_pair_differs_only_where_it_must(folder):
+    one, two = (read(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
+    assert differing_sections(one, two) == []
+    for document in (one, two):  # the list of exceptions can't swallow the notebook
+        alike = [cell for heading, cells in sections(document).items() if heading not in DIFFERENT for cell in cells]
+        assert len(alike) > len(document.cells) / 2
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_drift_between_the_pair_is_noticed(folder):
+    one, two = (read(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
+    cell = next(cell for cell in code_cells(two) if "max_length" in cell.source and "parameters" not in cell.metadata.get("tags", []))
+    cell.source += "  # changed"
+    assert len(differing_sections(one, two)) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_notebook_is_ready_to_read(path):
+    document = read(path)
+    nbformat.validate(document)
+    cells = code_cells(document)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run once, from top to bottom"
+    assert "widgets" not in document.metadata and "papermill" not in document.metadata
+    for cell in cells:
+        assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs), cell.source
+        assert not re.search(r"\w*Warning\b|Traceback", shown(cell)), cell.source
+        assert not MACHINE.search(shown(cell)), cell.source
+        assert not any("widget" in kind for o in cell.outputs for kind in o.get("data", {})), cell.source
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_notebook_keeps_to_its_form(path):
+    cells = code_cells(read(path))
+    most = 75 if path.startswith("causal_language_modeling/") else 45
+    lengths = [cell.source.count("\n") + 1 for cell in cells]
+    assert 30 <= len(cells) <= most
+    assert 3 <= median(lengths) <= 7
+    assert sum(cell.cell_type == "markdown" for cell in read(path).cells) >= len(cells)
+    for cell, length in zip(cells, lengths):
+        assert length <= (60 if ".backward(" in cell.source or ".train()" in cell.source else 15), cell.source
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_parameters_cell_is_tagged_and_complete(path):
+    (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
+    assigned = [node for node in ast.parse(cell.source).body]
+    assert all(isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) for node in assigned)
+    assert {node.targets[0].id for node in assigned} >= PARAMETERS
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_badges_and_bootstrap_name_one_address(path):
+    address, document = notebooks.address(), read(path)
+    title, bootstrap = document.cells[0].source, code_cells(document)[0].source
+    assert f"https://colab.research.google.com/github/{address}/blob/main/{path}" in title
+    assert f'"https://github.com/{address}"' in bootstrap
+    assert f'os.chdir("{address.split("/")[1]}/{path.split("/")[0]}")' in bootstrap
+    everything = "\n".join(cell.source for cell in document.cells)
+    assert set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?=[/\")])", everything)) == {address}
+    required = set((notebooks.ROOT / "requirements.txt").read_text().split())
+    asked = re.findall(r'"([\w-]+>=[\d.]+)"', bootstrap)
+    assert asked and set(asked) <= required, "Colab installs what requirements.txt asks for"
+
+
+def table(document):
+    """The last table of scores that a notebook shows, from its plain text: {row name: {column: value}}."""
+    for cell in reversed(code_cells(document)):
+        lines = shown(cell).splitlines()
+        rows = [re.fullmatch(r"(\S.*?)\s{2,}([\d.]+(?:\s+[\d.]+)*)", line.rstrip()) for line in lines]
+        if "baseline_scores" in cell.source and "metrics" in cell.source and any(rows):
+            columns = lines[[bool(row) for row in rows].index(True) - 1].split()
+            return {row[1]: dict(zip(columns, map(float, row[2].split()))) for row in rows if row}
+    raise AssertionError("no table with the baselines and the trained model")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_training_happened(path):
+    document = read(path)
+    trained = [cell for cell in code_cells(document) if re.search(r"optimizer steps, loss ([\d.]+) at the first", shown(cell))]
+    steps, first, last = re.search(r"(\d+) optimizer steps, loss ([\d.]+) at the first and ([\d.]+) at the last", shown(trained[0])).groups()
+    assert int(steps) > 30 and float(last) < 0.7 * float(first)
+
+    metrics = ast.literal_eval(code_cells(document)[-1].outputs[-1]["data"]["text/plain"])
+    *baselines, (_, final) = table(document).items()
+    assert len(baselines) >= 1
+    for name, scores in baselines:
+        for metric, value in scores.items():
+            assert metrics[metric] > value + 0.1, f"{metric} is hardly better than {name}"
+    assert final == pytest.approx(metrics, abs=1e-3)
+    for metric, value in metrics.items():  # what the title promises
+        assert f"{value:.2f}" in document.cells[0].source, f"{metric} {value:.2f} is not in the title"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_committed_pair_has_the_same_results(folder):
+    one, two = (read(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
+    assert shown(code_cells(one)[-1]) == shown(code_cells(two)[-1])
+    assert table(one) == table(two)
+
+
+def test_the_readme_names_every_folder_and_no_other():
+    readme = (notebooks.ROOT / "README.md").read_text()
+    assert set(re.findall(r"\]\((\w+)/\)", readme)) == set(FOLDERS)
+
+
+@pytest.mark.parametrize("path", ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)])
+def test_links_lead_somewhere(path):
+    file = notebooks.ROOT / path
+    for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):
+        if not target.startswith("http"):
+            assert (file.parent / target).exists(), target

@@ -1,0 +1,210 @@
+"""The data of sequence_classification/ keep what their card says, and its helpers refuse what is wrong."""
+
+import importlib.util
+import json
+import re
+from collections import Counter, defaultdict
+from itertools import combinations
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from notebooks import ROOT
+from transformers import AutoTokenizer
+
+FOLDER = ROOT / "sequence_classification"
+SIZES = {"train": 720, "validation": 180, "test": 180}
+
+spec = importlib.util.spec_from_file_location("sequence_classification_common", FOLDER / "common.py")
+common = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(common)
+
+
+# ---------------------------------------------------------------------------------------------------- the data
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset(str(FOLDER / "data"))
+
+
+def words(text):
+    return re.findall(r"[\w']+", text.lower())
+
+
+def four_grams(text):
+    return set(zip(*(words(text)[i:] for i in range(4))))
+
+
+def shared_four_grams(splits):
+    """Four-grams that occur in more than one split, with the rows (split, index) they occur in."""
+    places = defaultdict(set)
+    for split in splits:
+        for i, text in enumerate(splits[split]):
+            for gram in four_grams(text):
+                places[gram].add((split, i))
+    return {" ".join(gram): rows for gram, rows in places.items() if len({split for split, _ in rows}) > 1}
+
+
+def frequent_openings(texts, share):
+    counts = Counter(tuple(words(text)[:4]) for text in texts)
+    return [opening for opening, n in counts.items() if n > share * len(texts)]
+
+
+def test_splits_labels_and_columns(data):
+    assert {split: len(data[split]) for split in data} == SIZES
+    for split, rows in data.items():
+        assert rows.column_names == ["text", "label"]
+        assert rows.features["label"].names == ["sadness", "joy", "love", "anger", "fear", "surprise"]
+        assert np.bincount(rows["label"]).tolist() == [SIZES[split] // 6] * 6
+
+
+def test_texts_have_6_to_40_words_and_plain_characters(data):
+    for rows in data.values():
+        for text in rows["text"]:
+            assert 6 <= len(text.split()) <= 40, text
+            assert text.isascii() and text == text.strip() and "  " not in text, text
+
+
+def test_no_two_splits_share_four_words_in_a_row(data):
+    assert shared_four_grams({split: data[split]["text"][:] for split in data}) == {}
+
+
+def test_no_opening_recurs(data):
+    assert frequent_openings([text for rows in data.values() for text in rows["text"]], share=0.01) == []
+
+
+def test_no_two_texts_have_most_words_in_common(data):
+    bags = [set(words(text)) for rows in data.values() for text in rows["text"]]
+    alike = [(a, b) for a, b in combinations(bags, 2) if len(a & b) > 0.6 * min(len(a), len(b)) and min(len(a), len(b)) > 8]
+    assert alike == []
+
+
+def test_the_two_checks_find_what_they_look_for():
+    near = {"train": ["She left the keys on the table."], "test": ["They found the keys on the floor."]}
+    assert list(shared_four_grams(near)) == []
+    near["test"].append("He put the keys on the shelf, the keys on the hook.")
+    near["test"].append("Who left the keys on the table?")
+    assert "left the keys on" in shared_four_grams(near)
+    assert frequent_openings(["We did not know that."] * 2 + ["Nobody knew it at all."], share=0.5) == [("we", "did", "not", "know")]
+
+
+# ---------------------------------------------------------------------------------------------------- common.py
+
+
+def splits(train=None, **other):
+    """A small good dataset; keyword arguments replace the rows of a split."""
+    good = {"text": ["one", "two", "three", "four"], "label": ["a", "b", "a", "b"]}
+    return {"train": train or good} | {"validation": good, "test": good} | other
+
+
+def folder_of(tmp_path, rows):
+    for split, columns in rows.items():
+        Dataset.from_dict(columns).to_csv(tmp_path / f"{split}.csv", index=False)
+    return str(tmp_path)
+
+
+def test_a_folder_of_csv_files_with_labels_of_any_type(tmp_path):
+    loaded = common.load_splits(folder_of(tmp_path, splits()))
+    assert loaded["train"].features["label"].names == ["a", "b"]
+    assert loaded["test"]["label"] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (splits(validation={"text": ["x"], "label": ["c"]}), r"'validation' has labels that 'train' has not: \['c'\]"),
+        (splits(test={"sentence": ["x"], "label": ["a"]}), r"'test' has no column 'text'.*rename_column\('sentence', 'text'\)"),
+        (splits(test={"text": ["x"], "emotion": ["a"]}), r"'test' has no column 'label'"),
+        (splits(train={"text": ["x", "  "], "label": ["a", "b"]}), r"row 1 of split 'train' has an empty text: drop it"),
+    ],
+    ids=["more labels in validation", "no text", "no label", "blank text"],
+)
+def test_bad_columns_and_rows_are_refused(tmp_path, rows, message):
+    for name, columns in rows.items():  # each split alone, so that datasets does not merge the columns
+        (tmp_path / name).mkdir()
+        Dataset.from_dict(columns).to_csv(tmp_path / name / "rows.csv", index=False)
+    loaded = DatasetDict({name: load_dataset("csv", data_files=str(tmp_path / name / "rows.csv"))["train"] for name in rows})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "load_dataset", lambda _: loaded)
+        with pytest.raises(ValueError, match=message):
+            common.load_splits("some folder")
+
+
+def test_an_empty_split_is_refused():
+    empty = Dataset.from_dict({"text": [], "label": []})
+    with pytest.raises(ValueError, match="split 'test' is empty"):
+        common.check_columns(empty, "test")
+
+
+def test_a_missing_split_is_refused(tmp_path):
+    rows = splits()
+    del rows["validation"]
+    with pytest.raises(ValueError, match="has no split 'validation', only .*train_test_split"):
+        common.load_splits(folder_of(tmp_path, rows))
+
+
+@pytest.mark.parametrize("label", [-1, None])
+def test_a_label_outside_the_names_is_refused(label):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"text": ["x", "y"], "label": [0, label]}, features=features)
+    with pytest.raises(ValueError, match=f"row 1 of split 'train' has label {label}, outside the 2 names"):
+        common.check_rows(rows, "train")
+
+
+def test_a_tokenizer_without_a_pad_token_is_refused(hub, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no pad token: set one"):
+        common.load_tokenizer(str(tmp_path))
+
+
+def test_tokenize_cuts_and_does_not_pad(hub):
+    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
+    encoded = common.tokenize({"text": ["ba", "ba be bi bo bu da de di"]}, tokenizer, max_length=6)
+    assert [len(ids) for ids in encoded["input_ids"]] == [3, 6]
+
+
+def test_runs_are_numbered_and_never_reused(tmp_path):
+    first, nothing = common.start_run(tmp_path, resume=False)
+    second, _ = common.start_run(tmp_path, resume=False)
+    assert (first.name, second.name, nothing) == ("run-001", "run-002", None)
+
+
+def test_resume_takes_the_newest_complete_checkpoint_of_the_newest_run(tmp_path):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        common.start_run(tmp_path, resume=True)
+    run, _ = common.start_run(tmp_path, resume=False)
+    for step, text in [(90, json.dumps({"losses": [1.0]})), (100, json.dumps({"losses": [1.0]})), (110, '{"losses": [1.0'), (120, None)]:
+        (run / f"checkpoint-{step}").mkdir()
+        if text is not None:
+            (run / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    assert common.start_run(tmp_path, resume=True) == (run, run / "checkpoint-100")
+    common.start_run(tmp_path, resume=False)
+    with pytest.raises(ValueError, match="no complete checkpoint in .*run-002"):
+        common.start_run(tmp_path, resume=True)
+
+
+def test_label_counts_include_labels_without_rows():
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"text": ["x", "y"], "label": [1, 1]}, features=features)
+    assert common.label_counts(DatasetDict(train=rows))["train"].to_dict() == {"a": 0, "b": 2}
+
+
+def test_the_confusion_matrix_has_true_labels_in_rows(monkeypatch):
+    monkeypatch.setattr(common.plt, "show", lambda: None)
+    common.plot_confusion(references=[0, 0, 0, 1], predictions=[1, 1, 0, 1], names=["a", "b"])
+    ax = common.plt.gcf().axes[0]
+    assert ax.images[0].get_array().tolist() == [[1 / 3, 2 / 3], [0, 1]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_curves_have_one_point_per_step_and_per_epoch(monkeypatch):
+    monkeypatch.setattr(common.plt, "show", lambda: None)
+    common.plot_curves([3.0, 2.0, 1.0], [{"epoch": 1, "loss": 2.0, "accuracy": 0.5, "f1": 0.4}])
+    left, middle, right = common.plt.gcf().axes
+    assert left.lines[0].get_ydata().tolist() == [3.0, 2.0, 1.0]
+    assert middle.lines[0].get_ydata().tolist() == [2.0]
+    assert [line.get_label() for line in right.lines] == ["accuracy", "f1"]
