@@ -67,11 +67,13 @@ def execute(notebook, target, parameters=None, progress=False):
     start = time.perf_counter()
     bar = {"desc": f"{Path(notebook).parent.name}/{name}", "bar_format": "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}"}
     quiet = ["--IPKernelApp.log_level=ERROR"]  # no warning about the kernel's transport between the progress bars
-    papermill.execute_notebook(
-        source, output, cwd=target, kernel_name="python3", progress_bar=bar if progress else False, extra_arguments=quiet
-    )
+    try:
+        papermill.execute_notebook(
+            source, output, cwd=target, kernel_name="python3", progress_bar=bar if progress else False, extra_arguments=quiet
+        )
+    finally:
+        source.unlink()
     minutes = (time.perf_counter() - start) / 60
-    source.unlink()
     document = nbformat.read(output, as_version=4)
     document.cells.pop()
     nbformat.write(document, output)

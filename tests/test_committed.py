@@ -28,7 +28,8 @@ def code_cells(document):
 
 def shown(cell):
     """All text that a cell shows."""
-    return "\n".join(o.get("text", "") + "".join(o.get("data", {}).get(kind, "") for kind in ("text/plain", "text/html")) for o in cell.outputs)
+    kinds = ("text/plain", "text/html")
+    return "\n".join("\n".join([o.get("text", ""), *(o.get("data", {}).get(kind, "") for kind in kinds)]) for o in cell.outputs)
 
 
 def sections(document):

@@ -81,11 +81,10 @@ def test_no_two_texts_have_most_words_in_common(data):
 
 
 def test_the_two_checks_find_what_they_look_for():
-    near = {"train": ["She left the keys on the table."], "test": ["They found the keys on the floor."]}
-    assert list(shared_four_grams(near)) == []
-    near["test"].append("He put the keys on the shelf, the keys on the hook.")
-    near["test"].append("Who left the keys on the table?")
-    assert "left the keys on" in shared_four_grams(near)
+    far = {"train": ["She left the keys on a table."], "test": ["They found the keys on my shelf."]}
+    assert shared_four_grams(far) == {}
+    near = {"train": far["train"], "test": ["Who left the keys on this floor?"]}
+    assert list(shared_four_grams(near)) == ["left the keys on"]
     assert frequent_openings(["We did not know that."] * 2 + ["Nobody knew it at all."], share=0.5) == [("we", "did", "not", "know")]
 
 
