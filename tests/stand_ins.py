@@ -3,11 +3,12 @@
 import random
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
-WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ["", "n", "ro"]]
+CONSONANTS, VOWELS = "bdfgklmnprst", "aeiou"
+WORDS = [a + b + c for a in CONSONANTS for b in VOWELS for c in ("", "n", "ro")]
 
 
 # What the proofs run each folder on: sizes that leave a short last batch and, at two batches per step, a short last window
@@ -25,12 +26,12 @@ def sentence(rng, words):
 
 
 def word_piece():
-    """A WordPiece tokenizer like BERT's, with a vocabulary of 300."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A WordPiece tokenizer like BERT's, which cuts each of WORDS into one or two pieces."""
+    # written out, not trained: the trainer breaks ties by chance, and the stand-in would be another in every session
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(a + b for a in CONSONANTS for b in VOWELS), "##n", "##ro"]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator([" ".join(WORDS)], trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     return PreTrainedTokenizerFast(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from stand_ins import NO_DROPOUT, PARAMETERS
 
 FOLDERS = notebooks.folders()
+
+TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 # Runs a script and kills its process, as kill -9 would, right after the given optimizer step.
 KILLED = """
@@ -27,6 +30,21 @@ def count(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 register_optimizer_step_post_hook(count)
 runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+# Runs a script and writes down the rows that this process was given in batches, as token ids.
+WATCHED = """
+import json, os, runpy, sys
+from torch.utils.data import _utils
+rows = []
+fetch = _utils.fetch._MapDatasetFetcher.fetch
+def watch(self, indices):
+    rows.extend([len(self.dataset), i] for i in indices)
+    return fetch(self, indices)
+_utils.fetch._MapDatasetFetcher.fetch = watch
+runpy.run_path(sys.argv[1], run_name="__main__")
+open(f"rows{os.environ['RANK']}.json", "w").write(json.dumps(rows))
 """
 
 
@@ -52,6 +70,7 @@ def run_script(folder, name, target, parameters, launcher=()):
     for old in target.glob(f"{name}*.json"):
         old.unlink()
     launcher = [part if part != "SCRIPT" else path.name for part in launcher] or [path.name]
+    (target / "watched.py").write_text(WATCHED)
     done = subprocess.run([sys.executable, *launcher], cwd=target, capture_output=True, text=True)
     return done, [json.loads(file.read_text()) for file in sorted(target.glob(f"{name}*.json"))]
 
@@ -124,9 +143,8 @@ def test_two_processes_with_half_the_batch_are_the_same_experiment(hub, folder, 
     parameters = PARAMETERS[folder] | NO_DROPOUT[folder] | {"gradient_accumulation_steps": 2}
     name = "accelerate_loop"
     single, (one,) = run_script(folder, name, tmp_path / "one", parameters)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "SCRIPT"]
     halved = parameters | {"batch_size": parameters["batch_size"] // 2}
-    double, two = run_script(folder, name, tmp_path / "two", halved, launcher)
+    double, two = run_script(folder, name, tmp_path / "two", halved, [*TWO_PROCESSES, "SCRIPT"])
     assert double.returncode == 0, double.stderr[-6000:]
     assert len(two) == 2, "each process writes what it got"
     for outcome in two:
@@ -136,3 +154,19 @@ def test_two_processes_with_half_the_batch_are_the_same_experiment(hub, folder, 
         assert outcome["metrics"] == pytest.approx(one["metrics"], abs=1e-9)
         assert [h["f1"] for h in outcome["history"]] == pytest.approx([h["f1"] for h in one["history"]], abs=1e-9)
     assert [p.name for p in (tmp_path / "two" / "outputs" / name).iterdir()] == ["run-001"], "both processes share one run"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_two_processes_share_out_the_rows_whatever_random_numbers_each_draws(hub, folder, tmp_path):
+    """With dropout each process draws its own numbers; they must still agree on the order of the rows."""
+    target = tmp_path / "run"
+    done, _ = run_script(folder, "accelerate_loop", target, PARAMETERS[folder], [*TWO_PROCESSES, "watched.py", "SCRIPT"])
+    assert done.returncode == 0, done.stderr[-6000:]
+    rows = [row for rank in (0, 1) for row in json.loads((target / f"rows{rank}.json").read_text())]
+    size = max(size for size, _ in rows)  # the training split is the largest
+    counts = Counter(i for n, i in rows if n == size)
+    epochs = PARAMETERS[folder]["num_epochs"]
+    repeated = -size % (2 * PARAMETERS[folder]["batch_size"])  # rows that fill the last batches of an epoch
+    assert set(counts) == set(range(size))
+    assert min(counts.values()) == epochs, "a row was missed in some epoch"
+    assert sum(counts.values()) == epochs * (size + repeated)
