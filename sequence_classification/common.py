@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from datasets import ClassLabel, DatasetDict, load_dataset
+from datasets import ClassLabel, DatasetDict, Features, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from IPython.display import HTML
 from sklearn.metrics import ConfusionMatrixDisplay
 from transformers import AutoTokenizer
@@ -18,22 +19,28 @@ def load_splits(dataset_id: str) -> DatasetDict:
     """Load a local folder or a dataset of the Hub and check that a classifier can be trained on it.
 
     Returns:
-        The splits `train`, `validation` and `test`, each with a column `text` (str) and a column `label` (ClassLabel).
-        Labels that are plain strings or numbers become ClassLabels, named after the values in `train`, sorted.
+        The splits `train`, `validation` and `test`, each with a column `text` (str) and a column `label` (ClassLabel);
+        other splits and columns are left out. Labels that are plain words or numbers become ClassLabels.
 
     Raises:
-        ValueError: a split or column is missing, a split is empty, or a row has no text or a label that is not a class.
+        ValueError: the files can't be read, a split or column is missing or empty, a row has no text or a label that
+            is not a class, or a split has a label that `train` has not.
     """
-    splits = load_dataset(dataset_id)
+    try:
+        loaded = load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, 'text' and "
+            "'label', and labels among the names in the dataset's card, if it has one"
+        ) from error
     for split in SPLITS:
-        if split not in splits:
-            raise ValueError(f"{dataset_id} has no split '{split}', only {list(splits)}: add it, e.g. with train_test_split")
-        check_columns(splits[split], split)
-    if not isinstance(splits["train"].features["label"], ClassLabel):
-        splits = encode_labels(splits)
+        if split not in loaded:
+            raise ValueError(f"{dataset_id} has no split '{split}', only {list(loaded)}: add it, e.g. with train_test_split")
+        check_columns(loaded[split], split)
+    splits = DatasetDict({split: loaded[split].select_columns(["text", "label"]) for split in SPLITS})
     for split in SPLITS:
         check_rows(splits[split], split)
-    return splits
+    return encode_labels(splits)
 
 
 def check_columns(dataset, split: str) -> None:
@@ -48,29 +55,31 @@ def check_columns(dataset, split: str) -> None:
         raise ValueError(f"split '{split}' is empty: check its data files")
 
 
+def check_rows(dataset, split: str) -> None:
+    """Raise ValueError if a row has no text or no label, or the id of a ClassLabel that has no name."""
+    names = getattr(dataset.features["label"], "names", None)
+    for i, (text, label) in enumerate(zip(dataset["text"], dataset["label"])):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"row {i} of split '{split}' has the text {text!r}: drop it, or cast the column to string")
+        if label is None or (names and not 0 <= label < len(names)):
+            raise ValueError(f"row {i} of split '{split}' has the label {label}, which is no class: mend or drop it")
+
+
 def encode_labels(splits: DatasetDict) -> DatasetDict:
-    """Turn labels of any type into a ClassLabel with the sorted values of `train` as names.
+    """Turn labels that are words or numbers into a ClassLabel, whose names are the values in `train`, sorted.
 
     Raises:
         ValueError: another split has a label that `train` has not, so that it could never be predicted.
     """
-    names = sorted({str(label) for label in splits["train"]["label"]})
+    label, known = splits["train"].features["label"], sorted(set(splits["train"]["label"]))
     for split in splits:
-        unknown = {str(label) for label in splits[split]["label"]} - set(names)
-        if unknown:
-            raise ValueError(f"split '{split}' has labels that 'train' has not: {sorted(unknown)}: move rows or drop them")
-    splits = splits.map(lambda row: {"label": str(row["label"])})
-    return splits.cast_column("label", ClassLabel(names=names))
-
-
-def check_rows(dataset, split: str) -> None:
-    """Raise ValueError if a row's text is missing or blank, or its label is not one of the ClassLabel's ids."""
-    num_classes = dataset.features["label"].num_classes
-    for i, (text, label) in enumerate(zip(dataset["text"], dataset["label"])):
-        if not (text or "").strip():
-            raise ValueError(f"row {i} of split '{split}' has an empty text: drop it, e.g. with dataset.filter")
-        if label is None or not 0 <= label < num_classes:
-            raise ValueError(f"row {i} of split '{split}' has label {label}, outside the {num_classes} names: mend or drop it")
+        if unknown := set(splits[split]["label"]) - set(known):
+            shown = sorted(label.int2str(i) if isinstance(label, ClassLabel) else i for i in unknown)
+            raise ValueError(f"split '{split}' has labels that 'train' has not: {shown}: move rows or drop them")
+    if isinstance(label, ClassLabel):
+        return splits
+    features = Features({"text": Value("string"), "label": ClassLabel(names=[str(value) for value in known])})
+    return splits.map(lambda row: {"label": known.index(row["label"])}, features=features)
 
 
 def load_tokenizer(checkpoint: str):
@@ -109,16 +118,16 @@ def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
     Raises:
         ValueError: there is nothing to resume.
     """
-    runs = sorted(Path(output_dir).glob("run-*"))
+    numbers = [int(path.name[4:]) for path in Path(output_dir).glob("run-*") if path.name[4:].isdigit()]
     if not resume:
-        run = Path(output_dir) / f"run-{int(runs[-1].name[4:]) + 1 if runs else 1:03d}"
+        run = Path(output_dir) / f"run-{max(numbers, default=0) + 1:03d}"
         run.mkdir(parents=True)
         return run, None
-    checkpoints = [c for c in runs[-1].glob("checkpoint-*") if is_complete(c)] if runs else []
+    run = Path(output_dir) / f"run-{max(numbers, default=0):03d}"
+    checkpoints = [path for path in run.glob("checkpoint-*") if is_complete(path)]
     if not checkpoints:
-        place = runs[-1] if runs else output_dir
-        raise ValueError(f"no complete checkpoint in {place}: train with resume = False first, or correct output_dir")
-    return runs[-1], max(checkpoints, key=lambda c: int(c.name.split("-")[-1]))
+        raise ValueError(f"no complete checkpoint in {run}: train with resume = False first, or correct output_dir")
+    return run, max(checkpoints, key=lambda path: int(path.name.split("-")[-1]))
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -381,7 +381,8 @@ def run(command, weights=STORE):
         process = subprocess.Popen(command, env=hub.environment)
         # Control-C reaches the command by itself; what is sent to this process alone is handed on.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        for ended in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ended, lambda *_: process.terminate())
         status = process.wait()
     return status if status >= 0 else 128 - status
 

@@ -73,10 +73,10 @@ def execute(notebook, target, parameters=None, progress=False):
         )
     finally:
         source.unlink()
+        document = nbformat.read(output, as_version=4)
+        document.cells.pop()  # the cell that writes the results
+        nbformat.write(document, output)
     minutes = (time.perf_counter() - start) / 60
-    document = nbformat.read(output, as_version=4)
-    document.cells.pop()
-    nbformat.write(document, output)
     outcome = json.loads((target / f"{name}.json").read_text()) | {"minutes": minutes}
     (target / f"{name}.json").write_text(json.dumps(outcome))
     return outcome
@@ -205,11 +205,9 @@ def home(new):
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         sys.exit(f"REPO is owner/name, not {new!r}")
     old = address()
-    # the name alone stands where the clone is entered: cd NAME in a shell, os.chdir("NAME/…") in a notebook
-    entered = re.compile(r'(\bcd |chdir\(\\?")' + re.escape(old.split("/")[1]) + r"(?![\w.-])")
     for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *notebooks()]:
         text = path.read_text(encoding="utf-8").replace(old, new)
-        path.write_text(entered.sub(lambda m: m[1] + new.split("/")[1], text), encoding="utf-8")
+        path.write_text(text.replace(f"cd {old.split('/')[1]}\n", f"cd {new.split('/')[1]}\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The Hub in a box does what the notebooks need of the real one, and nothing else."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -125,8 +127,22 @@ def test_the_command_ends_when_its_command_is_killed():
     killed = in_a_box("import os, signal; print(os.environ['HF_ENDPOINT'], flush=True); os.kill(os.getpid(), signal.SIGKILL)")
     assert killed.returncode == 128 + 9
     port = int(killed.stdout.strip().rsplit(":", 1)[1])
-    with pytest.raises(OSError), __import__("socket").create_connection(("127.0.0.1", port), timeout=5):
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_ending_the_box_ends_its_command_and_leaves_nothing(name, tmp_path):
+    code = "import os, time; print(os.getpid(), os.environ['HF_HOME'], flush=True); time.sleep(600)"
+    command = [sys.executable, HUB, "run", "--", sys.executable, "-c", code]
+    box_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    pid, home = box_process.stdout.readline().split()
+    assert Path(home).is_relative_to(tmp_path)
+    box_process.send_signal(getattr(signal, name))
+    assert box_process.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_users_own_cache_is_neither_read_nor_written(tmp_path):
