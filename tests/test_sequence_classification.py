@@ -95,10 +95,12 @@ GOOD = {"text": ["one", "two", "three", "four"], "label": ["a", "b", "a", "b"]}
 
 
 def folder_of(path, card="", **splits):
-    """A folder with a CSV file per split; splits that are not given are good ones, those that are None are left out."""
+    """A folder with a file per split: CSV, or JSON lines beside a card. Splits not given are good, None is left out."""
     path.mkdir(exist_ok=True)
     for split, columns in ({"train": GOOD, "validation": GOOD, "test": GOOD} | splits).items():
-        if columns is not None:
+        if columns is not None and card:
+            Dataset.from_dict(columns).to_json(path / f"{split}.jsonl")
+        elif columns is not None:
             Dataset.from_dict(columns).to_csv(path / f"{split}.csv", index=False)
     if card:
         (path / "README.md").write_text(card)
