@@ -84,10 +84,10 @@ def execute(notebook, target, parameters=None, progress=False):
 
 def script(notebook, target, parameters, results):
     """Export a notebook as a Python script into the folder `target`, with `parameters` set; return its path."""
-    from nbconvert import PythonExporter
+    from nbconvert import ScriptExporter
 
-    source, _ = PythonExporter().from_notebook_node(prepared(notebook, parameters, results))
-    path = target / f"{Path(notebook).stem}.py"
+    source, resources = ScriptExporter().from_notebook_node(prepared(notebook, parameters, results))
+    path = target / f"{Path(notebook).stem}{resources['output_extension']}"
     path.write_text(source, encoding="utf-8")
     return path
 
@@ -151,7 +151,8 @@ def clean(document):
     """What may be committed of an executed notebook: no progress bars, widget state, timings or papermill's traces."""
     document.metadata.pop("widgets", None)
     document.metadata.pop("papermill", None)
-    document.metadata["language_info"] = {"name": "python"}
+    # without these, `jupyter nbconvert --to script` writes a .txt
+    document.metadata["language_info"] = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
     for cell in document.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.NotebookNode({"tags": tags} if tags else {})

@@ -69,6 +69,7 @@ def run_script(folder, name, target, parameters, launcher=()):
     if not target.exists():
         notebooks.copy_folder(folder, target)
     path = notebooks.script(notebooks.ROOT / folder / f"{name}.ipynb", target, parameters, f"{name}.json")
+    assert path.suffix == ".py"
     for old in target.glob(f"{name}*.json"):
         old.unlink()
     launcher = [part if part != "SCRIPT" else path.name for part in launcher] or [path.name]
