@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from functools import lru_cache
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -93,7 +93,7 @@ def digest(path):
     return _digest(str(path), os.stat(path).st_mtime_ns, os.stat(path).st_size)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(path, _mtime, _size):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -361,7 +361,7 @@ class Hub:
         write_metrics(self.store)
         self._server = Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.endpoint = "http://127.0.0.1:%d" % self._server.server_address[1]
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_"))}
         box = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_box"}
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -72,7 +72,8 @@ def test_clean_drops_progress_bars_and_keeps_what_must_be_seen():
     warning = new_output("stream", name="stderr", text="UserWarning: look here\n")
     result = new_output("execute_result", data={"text/plain": "42"}, execution_count=1)
     cell = new_code_cell("x", outputs=[bar, widget, warning, result], metadata={"papermill": {"duration": 1}, "tags": ["parameters"]})
-    document = new_notebook(cells=[cell], metadata={"widgets": {}, "papermill": {}, "kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    document = new_notebook(cells=[cell], metadata={"widgets": {}, "papermill": {}, "kernelspec": kernel})
     cleaned = notebooks.clean(document)
     assert cleaned.cells[0].outputs == [warning, result]
     assert cleaned.cells[0].metadata == {"tags": ["parameters"]}

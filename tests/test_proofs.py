@@ -4,7 +4,6 @@ A new folder is covered as soon as it has its notebooks and an entry in PARAMETE
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
