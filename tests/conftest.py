@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import notebooks  # noqa: E402
 from hub import Hub  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
-COPIES = ROOT / "runs" / "tests"
+COPIES = notebooks.RUNS / "tests"
 
 
 def pytest_configure(config):
@@ -26,10 +26,9 @@ def pytest_configure(config):
 def copies_of_the_notebooks():
     """Copies of all task folders, for nbval to run in: what a notebook writes stays out of the folders themselves."""
     shutil.rmtree(COPIES, ignore_errors=True)
-    notebooks = sorted(path for path in ROOT.glob("*/*.ipynb") if path.stem in ("trainer_api", "accelerate_loop"))
-    for folder in {path.parent for path in notebooks}:
-        shutil.copytree(folder, COPIES / folder.name, ignore=shutil.ignore_patterns("outputs", "__pycache__", ".ipynb_checkpoints"))
-    return [str(COPIES / path.relative_to(ROOT)) for path in notebooks]
+    for folder in notebooks.folders():
+        notebooks.copy_folder(folder, COPIES / folder)
+    return [str(shutil.copy(path, COPIES / path.parent.name)) for path in notebooks.notebooks()]
 
 
 def pytest_unconfigure(config):

@@ -30,7 +30,7 @@ Path("{file}".replace(".json", os.environ.get("RANK", "") + ".json")).write_text
 
 def folders():
     """The task folders that exist, by name."""
-    return sorted(path.parent.name for path in ROOT.glob("*/trainer_api.ipynb") if path.parent != RUNS)
+    return sorted(path.parent.name for path in ROOT.glob("*/trainer_api.ipynb"))
 
 
 def notebooks():
