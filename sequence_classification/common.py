@@ -155,15 +155,16 @@ def plot_curves(losses: list[float], history: list[dict]) -> None:
     """Training loss per optimizer step beside validation loss and scores per epoch.
 
     Args:
-        losses: nats per row, one per optimizer step.
-        history: one dict per epoch with `epoch`, `loss` (nats per row), `accuracy` and `f1` (0 to 1).
+        losses: mean nats per target, one for each optimizer step.
+        history: one dict per epoch with `epoch`, `loss` (mean nats per target) and any number of scores (0 to 1).
     """
     table = pd.DataFrame(history).set_index("epoch")
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     left.plot(range(1, len(losses) + 1), losses, linewidth=1)
-    left.set(title="Training loss", xlabel="optimizer step", ylabel="nats per row")
-    table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats per row", xticks=table.index)
-    table[["accuracy", "f1"]].plot(ax=right, style=["o-", "s--"], title="Validation scores", ylim=(0, 1), xticks=table.index)
+    left.set(title="Training loss", xlabel="optimizer step", ylabel="nats")
+    table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats", xticks=table.index)
+    scores, styles = table.drop(columns="loss"), ["o-", "s--", "^:", "D-.", "v-", "P--", "X:"]
+    scores.plot(ax=right, style=styles[: scores.shape[1]], title="Validation scores", ylim=(0, 1), xticks=table.index)
     plt.show()
 
 
@@ -175,7 +176,7 @@ def plot_confusion(references, predictions, names: list[str]) -> None:
         predictions: n predicted class ids.
         names: the class names, by id.
     """
-    fig, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
+    fig, ax = plt.subplots(figsize=(2.5 + len(names) / 2, 1.5 + len(names) / 2), layout="constrained")
     ConfusionMatrixDisplay.from_predictions(
         references, predictions, labels=range(len(names)), display_labels=names, normalize="true",
         values_format=".2f", cmap="Blues", xticks_rotation=45, im_kw={"vmin": 0, "vmax": 1}, ax=ax,
