@@ -6,6 +6,7 @@
     python tests/notebooks.py home OWNER/NAME    the repository address in README.md and in every notebook
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -35,6 +36,14 @@ def folders():
 
 def notebooks():
     return [ROOT / folder / f"{name}.ipynb" for folder in folders() for name in PAIR]
+
+
+def common_of(folder):
+    """The module common.py of a task folder; there is one in each, so none can be imported by its name."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_common", ROOT / folder / "common.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def copy_folder(folder, target):

@@ -2,11 +2,12 @@
 
 import random
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedTokenizerFast, set_seed
 
 EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
+NER_TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 CONSONANTS, VOWELS = "bdfgklmnprst", "aeiou"
 WORDS = [a + b + c for a in CONSONANTS for b in VOWELS for c in ("", "n", "ro")]
 
@@ -17,10 +18,14 @@ PARAMETERS = {
         "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "dair-ai/emotion",
         "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
     },
+    "token_classification": {
+        "checkpoint": "distilbert/distilbert-base-cased", "dataset_id": "lhoestq/conll2003",
+        "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
+    },
 }
-NO_DROPOUT = {"sequence_classification": {"checkpoint": "stand-in/no-dropout", "num_epochs": 3}}
+NO_DROPOUT = {folder: {"checkpoint": "stand-in/no-dropout", "num_epochs": 3} for folder in PARAMETERS}
 # the validation score that chooses the best checkpoint
-BEST_BY = {"sequence_classification": "f1"}
+BEST_BY = {"sequence_classification": "f1", "token_classification": "f1"}
 
 
 def sentence(rng, words):
@@ -38,6 +43,32 @@ def word_piece():
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=128, model_input_names=["input_ids", "attention_mask"], **names
+    )
+
+
+def byte_level():
+    """A byte-level BPE tokenizer like GPT-2's and RoBERTa's, which needs `add_prefix_space=True` for words given one by one."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ġ", consonant) for consonant in CONSONANTS] + [(f"Ġ{a}", b) for a in CONSONANTS for b in VOWELS]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, *(a + b for a, b in merges)]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names)
+
+
+def unigram():
+    """A Unigram tokenizer like those of SentencePiece (T5, XLM-R), with a mark for the space before a word."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("▁", -4.0), *((a + b, -5.0) for a in CONSONANTS for b in VOWELS)]
+    pieces += [(f"▁{a}{b}", -4.0) for a in CONSONANTS for b in VOWELS] + [(letter, -6.0) for letter in "nro"]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=128, eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
     )
 
 
@@ -65,6 +96,24 @@ def emotion(sizes):
     return DatasetDict({split: Dataset.from_list(rows(n), features=features) for split, n in sizes.items()})
 
 
+def conll(sizes):
+    """Columns, names and splits of CoNLL-2003. Each type has words of its own, which mostly begin or continue an entity of it."""
+    rng = random.Random(1)
+    features = Features({
+        "id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=NER_TAGS)),
+    })
+
+    def row(i):
+        tokens, tags = sentence(rng, WORDS).split(), []
+        for token in tokens:
+            kind = WORDS.index(token) % 12  # eight of the twelve are outside of entities
+            before = tags[-1] if tags else 0
+            tags.append(0 if kind > 3 or rng.random() < 0.1 else 2 * kind + 2 if before in (2 * kind + 1, 2 * kind + 2) else 2 * kind + 1)
+        return {"id": str(i), "tokens": tokens, "ner_tags": tags}
+
+    return DatasetDict({split: Dataset.from_list([row(i) for i in range(n)], features=features) for split, n in sizes.items()})
+
+
 def write_dataset(splits, folder):
     """Write parquet files and the card that names the features, as push_to_hub does."""
     (folder / "data").mkdir(parents=True)
@@ -77,7 +126,10 @@ def write_dataset(splits, folder):
 
 def write_stand_ins(store):
     """Put all stand-ins into the folder that a Hub in a box serves, under the names of what they stand for."""
-    distilbert(store / "models" / "distilbert" / "distilbert-base-uncased", dropout=0.1)
+    for name in ("distilbert-base-uncased", "distilbert-base-cased"):
+        distilbert(store / "models" / "distilbert" / name, dropout=0.1)
     # the same without dropout, for comparing numbers of processes: a row's dropout depends on the rows drawn beside it
     distilbert(store / "models" / "stand-in" / "no-dropout", dropout=0.0)
-    write_dataset(emotion({"train": 57, "validation": 22, "test": 23}), store / "datasets" / "dair-ai" / "emotion")
+    sizes = {"train": 57, "validation": 22, "test": 23}
+    write_dataset(emotion(sizes), store / "datasets" / "dair-ai" / "emotion")
+    write_dataset(conll(sizes), store / "datasets" / "lhoestq" / "conll2003")

@@ -1,7 +1,5 @@
 """The data of sequence_classification/ keep what their card says, and its helpers refuse what is wrong."""
 
-import importlib.util
-import json
 import re
 from collections import Counter, defaultdict
 from itertools import combinations
@@ -9,15 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
-from notebooks import ROOT
+from notebooks import ROOT, common_of
 from transformers import AutoTokenizer
 
 FOLDER = ROOT / "sequence_classification"
 SIZES = {"train": 720, "validation": 180, "test": 180}
 
-spec = importlib.util.spec_from_file_location("sequence_classification_common", FOLDER / "common.py")
-common = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(common)
+common = common_of("sequence_classification")
 
 
 # ---------------------------------------------------------------------------------------------------- the data
@@ -166,62 +162,13 @@ def test_an_empty_split_is_refused():
         common.check_columns(empty, "test")
 
 
-def test_a_tokenizer_without_a_pad_token_is_refused(hub, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
-    tokenizer.pad_token = None
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no pad token: set one"):
-        common.load_tokenizer(str(tmp_path))
-
-
 def test_tokenize_cuts_and_does_not_pad(hub):
     tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
     encoded = common.tokenize({"text": ["ba", "ba be bi bo bu da de di"]}, tokenizer, max_length=6)
     assert [len(ids) for ids in encoded["input_ids"]] == [3, 6]
 
 
-def test_runs_are_numbered_and_never_reused(tmp_path):
-    first, nothing = common.start_run(tmp_path, resume=False)
-    second, _ = common.start_run(tmp_path, resume=False)
-    assert (first.name, second.name, nothing) == ("run-001", "run-002", None)
-    (tmp_path / "run-002-the-good-one").mkdir()
-    (tmp_path / "run-1000").mkdir()
-    assert common.start_run(tmp_path, resume=False)[0].name == "run-1001"
-
-
-def test_resume_takes_the_newest_complete_checkpoint_of_the_newest_run(tmp_path):
-    with pytest.raises(ValueError, match="no complete checkpoint"):
-        common.start_run(tmp_path, resume=True)
-    run, _ = common.start_run(tmp_path, resume=False)
-    for step, text in [(90, json.dumps({"losses": [1.0]})), (100, json.dumps({"losses": [1.0]})), (110, '{"losses": [1.0'), (120, None)]:
-        (run / f"checkpoint-{step}").mkdir()
-        if text is not None:
-            (run / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
-    assert common.start_run(tmp_path, resume=True) == (run, run / "checkpoint-100")
-    common.start_run(tmp_path, resume=False)
-    with pytest.raises(ValueError, match="no complete checkpoint in .*run-002"):
-        common.start_run(tmp_path, resume=True)
-
-
 def test_label_counts_include_labels_without_rows():
     features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
     rows = Dataset.from_dict({"text": ["x", "y"], "label": [1, 1]}, features=features)
     assert common.label_counts(DatasetDict(train=rows))["train"].to_dict() == {"a": 0, "b": 2}
-
-
-def test_the_confusion_matrix_has_true_labels_in_rows(monkeypatch):
-    monkeypatch.setattr(common.plt, "show", lambda: None)
-    common.plot_confusion(references=[0, 0, 0, 1], predictions=[1, 1, 0, 1], names=["a", "b"])
-    ax = common.plt.gcf().axes[0]
-    assert ax.images[0].get_array().tolist() == [[1 / 3, 2 / 3], [0, 1]]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-
-
-def test_curves_have_one_point_per_step_and_per_epoch(monkeypatch):
-    monkeypatch.setattr(common.plt, "show", lambda: None)
-    common.plot_curves([3.0, 2.0, 1.0], [{"epoch": 1, "loss": 2.0, "accuracy": 0.5, "f1": 0.4}])
-    left, middle, right = common.plt.gcf().axes
-    assert left.lines[0].get_ydata().tolist() == [3.0, 2.0, 1.0]
-    assert middle.lines[0].get_ydata().tolist() == [2.0]
-    assert [line.get_label() for line in right.lines] == ["accuracy", "f1"]

@@ -28,7 +28,7 @@ def load_splits(dataset_id: str) -> DatasetDict:
 
     Raises:
         ValueError: the files can't be read, a split or column is missing or empty, a row has no words, not as many tags
-            as words, or tags that are not IOB2.
+            as words, a tag without a name, or tags that are not IOB2.
     """
     try:
         loaded = load_dataset(dataset_id)
@@ -45,7 +45,10 @@ def load_splits(dataset_id: str) -> DatasetDict:
     names = splits["train"].features["ner_tags"].feature.names
     for split in SPLITS:
         for i, row in enumerate(splits[split]):
-            check_row(row["tokens"], [names[tag] for tag in row["ner_tags"]], f"row {i} of split '{split}'")
+            where = f"row {i} of split '{split}'"
+            if nameless := [tag for tag in row["ner_tags"] if tag is None or not 0 <= tag < len(names)]:
+                raise ValueError(f"{where} has the tags {nameless}, which have no name: mend them, or name them in the dataset's card")
+            check_row(row["tokens"], [names[tag] for tag in row["ner_tags"]], where)
     return splits
 
 

@@ -1,0 +1,380 @@
+"""The data of token_classification/ keep what their card says, and its helpers refuse what is wrong."""
+
+import importlib.util
+import json
+import re
+from collections import defaultdict
+from functools import cache
+
+import evaluate
+import nbformat
+import pytest
+import stand_ins
+from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from notebooks import PAIR, ROOT, common_of
+from transformers import AutoTokenizer, ByT5Tokenizer
+
+FOLDER = ROOT / "token_classification"
+SIZES = {"train": 560, "validation": 120, "test": 120}
+NAMES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+
+common = common_of("token_classification")
+spec = importlib.util.spec_from_file_location("make_files", FOLDER / "data" / "make_files.py")
+make_files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_files)
+
+
+# ---------------------------------------------------------------------------------------------------- the data
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset(str(FOLDER / "data"))
+
+
+@pytest.fixture(scope="module")
+def mentions(data):
+    return {split: common.mentions(data[split]) for split in data}
+
+
+def words(tokens):
+    return [token.lower() for token in tokens if re.match(r"\w", token)]
+
+
+def shared_runs(splits, n):
+    """Runs of n words that occur in more than one split, with the splits."""
+    places = defaultdict(set)
+    for split, sentences in splits.items():
+        for tokens in sentences:
+            for run in zip(*(words(tokens)[i:] for i in range(n))):
+                places[" ".join(run)].add(split)
+    return {run: found for run, found in places.items() if len(found) > 1}
+
+
+def openings(sentences, n, most):
+    """The first n words of sentences, where more than `most` begin with them."""
+    found = defaultdict(int)
+    for tokens in sentences:
+        found[tuple(words(tokens)[:n])] += 1
+    return {opening: count for opening, count in found.items() if count > most}
+
+
+def test_splits_columns_and_names(data):
+    assert {split: len(data[split]) for split in data} == SIZES
+    for rows in data.values():
+        assert rows.column_names == ["tokens", "ner_tags"]
+        assert rows.features["ner_tags"].feature.names == NAMES
+
+
+def test_the_files_are_made_from_the_marked_sentences():
+    for split in SIZES:
+        made = [json.loads(line) for line in (FOLDER / "data" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert made == make_files.read(split), "run data/make_files.py"
+
+
+def test_entities_are_many_and_mostly_new_in_test(data, mentions):
+    assert sum(map(len, mentions.values())) >= 1500
+    for split, table in mentions.items():
+        assert len(data[split]) - table["row"].nunique() >= len(data[split]) / 6 - 1, "a sixth of the sentences has no entity"
+        assert table["type"].value_counts(normalize=True).min() > 0.15, "no type is rare"
+    assert (~mentions["test"]["name"].isin(set(mentions["train"]["name"]))).mean() >= 0.5
+
+
+def test_names_are_hard_in_the_ways_that_the_card_says(data, mentions):
+    types = defaultdict(set)
+    for table in mentions.values():
+        for name, kind in zip(table["name"], table["type"]):
+            types[name].add(kind)
+    assert sum(len(kinds) > 1 for kinds in types.values()) >= 10, "the same name is a person here and a place or company there"
+    assert sum(" " in name for name in types) > 0.3 * len(types), "names of several words"
+    assert sum(name[0].islower() for name in types) > 30, "lower-case brands and names in chat"
+    assert sum(bool(re.search(r"\b(of|for) (the )?[A-Z]", name)) for name in types) > 60, "a place inside of an organisation"
+    first = [rows["tokens"][0] for split in data.values() for rows in split if rows["ner_tags"][0] == 0]
+    assert {"Rose", "Grace", "Will", "Mark", "Hope"} <= set(first), "words that begin a sentence and only look like names"
+
+
+def test_splits_do_not_overlap(data):
+    sentences = {split: data[split]["tokens"][:] for split in data}
+    assert shared_runs(sentences, 6) == {}
+    assert openings([tokens for split in sentences.values() for tokens in split], 3, most=2) == {}
+
+
+def test_these_two_checks_find_what_they_look_for():
+    one, two = "We left the keys on a table .".split(), "Who left the keys on this floor ?".split()
+    assert set(shared_runs({"train": [one], "test": [two]}, 4)) == {"left the keys on"}
+    assert shared_runs({"train": [one], "test": [two]}, 5) == {}
+    assert openings([one, one, two], 2, most=1) == {("we", "left"): 2}
+
+
+@pytest.mark.parametrize(
+    "line, tokens, tags",
+    [
+        ("[PER Ana Duarte]'s hat.", ["Ana", "Duarte", "'s", "hat", "."], ["B-PER", "I-PER", "O", "O", "O"]),
+        ("[ORG A. B.] [LOC U.S.]", ["A.", "B.", "U.S."], ["B-ORG", "I-ORG", "B-LOC"]),
+        ("[PER Lim], [PER Ray]", ["Lim", ",", "Ray"], ["B-PER", "O", "B-PER"]),
+        ("a [MISC Sri Lankan-born] vet", ["a", "Sri", "Lankan-born", "vet"], ["O", "B-MISC", "I-MISC", "O"]),
+        ("It rains.", ["It", "rains", "."], ["O", "O", "O"]),
+    ],
+)
+def test_marks_become_tokens_and_tags(line, tokens, tags):
+    assert make_files.parse(line) == (tokens, tags)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("[GPE Oslo] is cold.", "type one of PER, ORG, LOC, MISC"),
+        ("[LOC  Oslo] is cold.", "one space between words"),
+        ("[LOC Oslo is cold.", "a bracket that is no mark"),
+        ("[LOC Oslo]ites are cold.", "begins or ends inside a word"),
+        ("", "0 tokens"),
+    ],
+)
+def test_wrong_marks_are_refused(line, message):
+    with pytest.raises(ValueError, match=message):
+        make_files.parse(line)
+
+
+def test_make_files_names_the_line_and_writes_nothing(tmp_path, monkeypatch):
+    (tmp_path / "marked").mkdir()
+    monkeypatch.setattr(make_files, "HERE", tmp_path)
+    for split, text in {"train": "[LOC Oslo] is cold.\n", "validation": "Rain.\nRain.\n", "test": "Snow.\n"}.items():
+        (tmp_path / "marked" / f"{split}.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"marked/validation.txt, line 2: the same sentence as in line 1"):
+        make_files.main()
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+# ---------------------------------------------------------------------------------------------------- loading
+
+
+GOOD = {"tokens": [["Ana", "left", "Oslo"], ["It", "rains"]], "ner_tags": [["B-PER", "O", "B-LOC"], ["O", "O"]]}
+CARD = """---
+dataset_info:
+  features:
+  - name: tokens
+    sequence: string
+  - name: ner_tags
+    sequence:
+      class_label:
+        names: {'0': O, '1': B-PER, '2': I-PER}
+---
+"""
+
+
+def folder_of(path, card="", **splits):
+    """A folder with a JSON lines file per split. Splits not given are good, None is left out."""
+    path.mkdir(exist_ok=True)
+    for split, columns in ({split: GOOD for split in SIZES} | splits).items():
+        if columns is not None:
+            rows = [dict(zip(columns, row)) for row in zip(*columns.values())]
+            (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if card:
+        (path / "README.md").write_text(card)
+    return str(path)
+
+
+def row(tokens, tags):
+    return {"tokens": [tokens], "ner_tags": [tags]}
+
+
+def test_tags_may_be_words(tmp_path):
+    loaded = common.load_splits(folder_of(tmp_path))
+    assert loaded["test"].features["ner_tags"].feature.names == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    assert loaded["test"]["ner_tags"][:] == [[3, 0, 1], [0, 0]]
+
+
+def test_tags_may_be_named_in_the_card(tmp_path):
+    numbers = {split: row(["Ana", "B.", "left"], [1, 2, 0]) for split in SIZES}
+    loaded = common.load_splits(folder_of(tmp_path, card=CARD, **numbers))
+    assert loaded["train"].features["ner_tags"].feature.names == ["O", "B-PER", "I-PER"]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"test": row(["a", "b"], ["O"])}, r"row 0 of split 'test' has 2 tokens and 1 tags: give every token one tag"),
+        ({"test": row(["Oslo"], ["B-GPE"])}, r"split 'test' has tags that are not O, B- or I- of a type in 'train': \['B-GPE'\]"),
+        ({"test": row(["Oslo"], ["LOC"])}, r"tags that are not O, B- or I- of a type in 'train': \['LOC'\]"),
+        ({"train": row(["a", "Ana", "Oslo"], ["O", "I-PER", "B-LOC"])},
+         r"row 0 of split 'train' has I-PER at position 1 \('Ana'\) after O: .*B-PER in IOB2; convert"),
+        ({"validation": row(["Ana", "Oslo"], ["B-PER", "I-LOC"])}, r"row 0 of split 'validation' has I-LOC .* after B-PER"),
+        ({"test": {"tokens": [["a"], []], "ner_tags": [["O"], []]}}, r"row 1 of split 'test' is an empty sentence: drop it"),
+        ({"test": row(["a", " "], ["O", "O"])}, r"has the token ' ' at position 1: drop it with its tag"),
+        ({"test": row(["a", None], ["O", "O"])}, r"has the token None at position 1"),
+        ({split: {"words": [["a"]], "ner_tags": [["O"]]} for split in SIZES}, r"no column 'tokens', .*rename_column"),
+        ({split: {"tokens": ["a b"], "ner_tags": ["O O"]} for split in SIZES}, r"column 'tokens' .* holds no lists"),
+        ({split: row(["a"], [0]) for split in SIZES}, r"holds int64 without names: write the tags as words"),
+        ({split: row(["Ana"], [7]) for split in SIZES} | {"card": CARD}, r"row 0 of split 'train' has the tags \[7\], which have no name"),
+        ({"validation": None}, r"has no split 'validation', only .*train_test_split"),
+    ],
+)
+def test_bad_input_is_refused_with_a_cure(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        common.load_splits(folder_of(tmp_path / "data", **wrong))
+
+
+@pytest.mark.parametrize("names, message", [(["O", "PER"], r"\['PER'\] are not IOB2"), (["B-PER", "I-PER"], "is O, for words outside")])
+def test_names_that_are_no_scheme_are_refused(tmp_path, names, message):
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
+    rows = Dataset.from_dict(row(["Ana"], [0]), features=features)
+    for split in SIZES:
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(ValueError, match=message):
+        common.load_splits(str(tmp_path))
+
+
+def test_an_empty_split_is_refused():
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O"]))})
+    with pytest.raises(ValueError, match="split 'test' is empty"):
+        common.check_columns(Dataset.from_dict({"tokens": [], "ner_tags": []}, features=features), "test")
+
+
+def test_a_tokenizer_without_word_ids_is_refused(tmp_path):
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no word_ids, .* choose a checkpoint with a fast tokenizer"):
+        common.load_tokenizer(str(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------------- alignment
+
+
+KINDS = {"WordPiece": stand_ins.word_piece, "byte-level BPE": stand_ins.byte_level, "Unigram": stand_ins.unigram}
+
+
+@cache
+def tokenizer_of(kind, folder):
+    if kind == "all-MiniLM-L6-v2":
+        return common.load_tokenizer("sentence-transformers/all-MiniLM-L6-v2")
+    KINDS[kind]().save_pretrained(folder / kind)
+    return common.load_tokenizer(str(folder / kind))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+WORD = st.one_of(
+    st.sampled_from(stand_ins.WORDS), st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
+)
+SENTENCES = st.lists(st.lists(st.tuples(WORD, st.integers(0, len(NAMES) - 1)), min_size=1, max_size=20), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "all-MiniLM-L6-v2"])
+@given(sentences=SENTENCES, max_length=st.integers(3, 40))
+@settings(max_examples=60, deadline=None)
+def test_what_is_aligned_reads_back(hub, saved, kind, sentences, max_length):
+    """Whatever the words, the tags and the truncation: what is read back is the tags of the words that have a label."""
+    tokenizer = tokenizer_of(kind, saved)
+    tokens, tags = [[w for w, _ in s] for s in sentences], [[t for _, t in s] for s in sentences]
+    encoded = common.tokenize_and_align({"tokens": tokens, "ner_tags": tags}, tokenizer, max_length)
+    kept = common.labelled_words(tokens, tokenizer, max_length)
+    assert all(len(ids) == len(labels) <= max_length for ids, labels in zip(encoded["input_ids"], encoded["labels"]))
+    found = common.read_tags(encoded["labels"], encoded["labels"], NAMES)
+    assert found == [[NAMES[row[i]] for i in words] for row, words in zip(tags, kept)]
+    whole = common.whole_sentences(found, kept, [len(row) for row in tags])
+    for row, words, names in zip(tags, kept, whole):
+        assert names == [NAMES[tag] if i in words else "O" for i, tag in enumerate(row)]
+    # nothing is lost but by truncation, or because the tokenizer leaves nothing of a word
+    everything = common.labelled_words(tokens, tokenizer, 10_000)
+    for row, words, all_words, ids in zip(tokens, kept, everything, encoded["input_ids"]):
+        assert words == all_words[: len(words)]
+        assert len(words) == len(all_words) or len(ids) == max_length
+        gone = [row[i] for i in set(range(len(row))) - set(all_words)]
+        assert all(not tokenizer.tokenize(word) for word in gone), gone
+
+
+def test_a_word_has_one_label_on_its_first_piece(hub, saved):
+    tokenizer = tokenizer_of("WordPiece", saved)
+    encoded = common.tokenize_and_align({"tokens": [["ban", "bero", "bi"]], "ner_tags": [[1, 2, 0]]}, tokenizer, 32)
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]) == ["[CLS]", "ba", "##n", "be", "##ro", "bi", "[SEP]"]
+    assert encoded["labels"] == [[-100, 1, -100, 2, -100, 0, -100]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_have_the_pieces_that_they_have_in_running_text(hub, saved, kind):
+    words = ["bi", "bero", "ban"]
+    pieces = tokenizer_of(kind, saved)(words, is_split_into_words=True, add_special_tokens=False).tokens()
+    running = KINDS[kind]()("bo bi bero ban", add_special_tokens=False).tokens()
+    assert running[-len(pieces) :] == pieces and len(running) > len(pieces)
+
+
+def test_without_the_space_in_front_they_would_be_others():
+    raw, words = stand_ins.byte_level(), ["bi", "bero", "ban"]
+    running = raw("bo bi bero ban", add_special_tokens=False).tokens()
+    assert running[-6:] != raw(words, is_split_into_words=True, add_special_tokens=False).tokens()[-6:]
+
+
+def test_two_neighbours_of_the_same_word_stay_two(hub):
+    assert common.align([1, 1], [None, 0, 1, 1, None]) == [-100, 1, 1, -100, -100]
+
+
+def test_words_behind_max_length_are_counted_as_o(hub, saved):
+    tokenizer = tokenizer_of("WordPiece", saved)
+    tokens, tags = [["ban", "bi", "bero"]], [[1, 0, 3]]
+    encoded = common.tokenize_and_align({"tokens": tokens, "ner_tags": tags}, tokenizer, 5)
+    kept = common.labelled_words(tokens, tokenizer, 5)
+    assert kept == [[0, 1]]
+    found = common.read_tags(encoded["labels"], encoded["labels"], NAMES)
+    assert common.whole_sentences(found, kept, [3]) == [["B-PER", "O", "O"]]
+
+
+# ---------------------------------------------------------------------------------------------------- scores and spans
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_precision_and_recall_are_not_swapped(name):
+    """Three entities predicted, two true, one of them found: the score function of the notebook, run by itself."""
+    document = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    (cell,) = [cell for cell in document.cells if cell.cell_type == "code" and "def score(" in cell.source]
+    here = {"evaluate": evaluate, "types": ["PER", "LOC"]}
+    exec(cell.source, here)
+    references = [["B-PER", "I-PER", "O", "B-LOC"]]
+    predictions = [["B-PER", "I-PER", "B-PER", "B-PER"]]
+    scores = here["score"](predictions, references)
+    assert scores == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "f1_PER": 1 / 2, "f1_LOC": 0.0})
+    # strict: an I- that goes on with nothing is no entity, and a type that never occurs scores 0
+    assert here["score"]([["I-PER", "O"]], [["B-PER", "O"]])["recall"] == 0.0
+
+
+def test_spans_are_strict():
+    assert common.spans(["B-PER", "I-PER", "B-PER", "O", "B-LOC"]) == [("PER", 0, 2), ("PER", 2, 3), ("LOC", 4, 5)]
+    assert common.spans(["O", "I-PER", "B-LOC", "I-PER"]) == [("LOC", 2, 3)]
+    assert common.spans(["O"]) == []
+
+
+@pytest.mark.parametrize(
+    "references, predictions, found",
+    [
+        ("B-PER I-PER O", "B-PER I-PER O", []),
+        ("B-PER I-PER O", "B-ORG I-ORG O", [("type", ("PER", 0, 2), ("ORG", 0, 2))]),
+        ("B-PER I-PER O", "B-PER O O", [("boundary", ("PER", 0, 2), ("PER", 0, 1))]),
+        ("B-PER I-PER O", "O B-LOC I-LOC", [("type and boundary", ("PER", 0, 2), ("LOC", 1, 3))]),
+        ("B-PER O O", "O O B-PER", [("missed", ("PER", 0, 1), None), ("invented", None, ("PER", 2, 3))]),
+        ("B-ORG I-ORG I-ORG", "B-ORG O B-LOC", [("boundary", ("ORG", 0, 3), ("ORG", 0, 1)), ("invented", None, ("LOC", 2, 3))]),
+        ("B-PER B-LOC O", "B-PER I-PER O", [("boundary", ("PER", 0, 1), ("PER", 0, 2)), ("missed", ("LOC", 1, 2), None)]),
+    ],
+)
+def test_mistakes_are_told_apart(references, predictions, found):
+    assert common.mistakes(references.split(), predictions.split()) == found
+
+
+def test_mentions_and_counts(data):
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))})
+    columns = {"tokens": [["Ana", "B.", "left"], ["It", "rains"]], "ner_tags": [[1, 2, 0], [0, 0]]}
+    rows = Dataset.from_dict(columns, features=features)
+    assert common.mentions(rows).to_dict("records") == [{"row": 0, "name": "Ana B.", "type": "PER"}]
+    counts = common.entity_counts({"train": rows})["train"].to_dict()
+    assert counts == {"PER": 1, "LOC": 0, "sentences": 2, "sentences without entity": 1}
+
+
+def test_highlighted_text_is_escaped_and_whole():
+    html = common.highlight(["<b>Ana</b>", "&", "Co", "left"], ["B-ORG", "I-ORG", "I-ORG", "O"], ["PER", "ORG"])
+    assert "<b>Ana" not in html and "&lt;b&gt;Ana&lt;/b&gt; &amp; Co" in html
+    assert html.count("<mark") == html.count("</mark>") == 1 and common.COLOURS[1] in html
+    assert html.endswith("</mark> left")
+    table = common.show_entities([{"tokens": ["<i>"], "loss": "<u>", "gold": ["O"]}], ["PER"]).data
+    assert "<i>" not in table and "<u>" not in table
