@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from notebooks import PAIR, ROOT, common_of
-from transformers import AutoTokenizer, ByT5Tokenizer
+from transformers import ByT5Tokenizer
 
 FOLDER = ROOT / "token_classification"
 SIZES = {"train": 560, "validation": 120, "test": 120}
