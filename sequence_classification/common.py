@@ -165,6 +165,7 @@ def plot_curves(losses: list[float], history: list[dict]) -> None:
     table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats", xticks=table.index)
     scores, styles = table.drop(columns="loss"), ["o-", "s--", "^:", "D-.", "v-", "P--", "X:"]
     scores.plot(ax=right, style=styles[: scores.shape[1]], title="Validation scores", ylim=(0, 1), xticks=table.index)
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     plt.show()
 
 
