@@ -1,19 +1,16 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
-import ast
-import contextlib
 import hashlib
-import importlib.util
-import inspect
 import json
+import random
 import re
+import subprocess
 import sys
-import sysconfig
+import time
 import warnings
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
+import bm25s
 import faiss
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,12 +22,6 @@ from IPython.display import HTML
 from transformers import AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
-LIBRARY = Path(sysconfig.get_path("stdlib"))
-# not for programs to import: tests, demonstrations, an editor, what is behind os and os.path, what left the library long ago
-LEFT_OUT = {
-    "__main__", "antigravity", "distutils", "encodings", "ensurepip", "genericpath", "idlelib", "lib2to3", "nt", "ntpath",
-    "nturl2path", "posix", "posixpath", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo",
-}
 
 
 # ---------------------------------------------------------------------------------------------------- the collection
@@ -71,161 +62,12 @@ def load_collection(dataset_id: str) -> Dataset:
 
 
 def standard_library() -> list[tuple[str, str, str]]:
-    """(name, signature, documentation) of every documented public function, class and method, sorted by name.
+    """(name, signature, documentation) of what the running Python's standard library documents, by name.
 
-    Sources are parsed and not imported, so that modules of other platforms are read too and nothing runs; what is written
-    in C, and what a module builds only when it is imported, is inspected. An object with several names has the shortest:
-    `unittest.TestCase`, and not `unittest.case.TestCase`.
+    stdlib.py finds it, in a process of its own: a notebook's kernel replaces some functions of the library.
     """
-    names = {}  # what identifies an object -> its entry
-    for module in public_modules():
-        for name, found in public_names(module).items():
-            name = f"{module}.{name}".removeprefix("builtins.")
-            for key, *entry in read_source(name, *found) if is_source(found) else inspect_object(name, found):
-                if key not in names or entry[0].count(".") < names[key][0].count("."):
-                    names[key] = entry
-    return [tuple(entry) for entry in sorted({entry[0]: entry for entry in reversed(names.values())}.values())]
-
-
-@cache
-def public_modules() -> list[str]:
-    """Names of the modules of the standard library that programs may import, sorted."""
-    found = {"os.path"} | {name for name in sys.stdlib_module_names if importlib.util.find_spec(name)}
-    for file in LIBRARY.rglob("*.py"):
-        parts = file.relative_to(LIBRARY).with_suffix("").parts
-        if parts[0] in sys.stdlib_module_names:
-            found.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return sorted(name for name in found if not any(part[0] == "_" or part in LEFT_OUT for part in name.split(".")))
-
-
-@cache
-def source_of(module: str) -> Path | None:
-    """The file of a module, or None if it is not written in Python."""
-    path = LIBRARY / Path(*{"os.path": "posixpath"}.get(module, module).split("."))  # the same names on every platform
-    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
-
-
-@cache
-def tree_of(module: str) -> ast.Module:
-    """The parsed source of a module."""
-    return ast.parse(source_of(module).read_text(encoding="utf-8"))
-
-
-def statements(body: list) -> Iterator[ast.stmt]:
-    """All statements of a module, also those under `if` and `try`, but not handlers: they serve where C is missing."""
-    for node in body:
-        yield node
-        if isinstance(node, (ast.If, ast.Try)):
-            for part in ("body", "orelse", "finalbody"):
-                yield from statements(getattr(node, part, []))
-
-
-def exported(module: str) -> set[str]:
-    """The names in `__all__` as far as they are written out; empty if there is none."""
-    return {
-        text.value for node in statements(tree_of(module).body) if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr))
-        and any(isinstance(part, ast.Name) and part.id == "__all__" for part in ast.walk(node))
-        for text in ast.walk(node) if isinstance(text, ast.Constant) and isinstance(text.value, str)
-    }
-
-
-def is_source(found: object) -> bool:
-    """Whether a name stands for (module, node of its tree), and not for an object."""
-    return isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], ast.AST)
-
-
-@cache
-def all_names(module: str) -> tuple[dict, set[str]]:
-    """Everything with a name in a module, as (module, node) or, from C, as the object; and which names come from C by `*`."""
-    if source_of(module) is None:
-        target = importlib.import_module(module)
-        own_first = sorted(dir(target), key=lambda name: getattr(getattr(target, name), "__name__", name) != name)
-        return {name: getattr(target, name) for name in own_first}, set()
-    found, methods, stars = {}, {}, set()
-    package = module if source_of(module).name == "__init__.py" else module.rpartition(".")[0]
-    for node in statements(tree_of(module).body):
-        if isinstance(node, ast.ClassDef) or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
-            found[node.name] = (module, node)
-            methods = {child.name: child for child in node.body if isinstance(child, ast.FunctionDef)} | methods
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute) and node.value.attr in methods:
-            found[node.targets[0].id] = (module, methods[node.value.attr])  # random.choice = an_object.choice
-        elif isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            star, new = node.names[0].name == "*", {alias.name: alias.asname or alias.name for alias in node.names}
-            inside = origin.startswith(module + ".") or "._" in f".{origin}" or origin in ("posix", "nt")
-            if inside or exported(module) & set(new.values()):
-                with contextlib.suppress(ImportError):  # a module in C of another platform
-                    there = public_names(origin) if star else all_names(origin)[0]
-                    new = {name: name for name in there} if star else new
-                    stars |= set(new) if star else set()
-                    found |= {new[name]: there[name] for name in new if name in there}
-    return found, stars
-
-
-@cache
-def public_names(module: str) -> dict:
-    """What a module is meant to give: the names in `__all__`, or else those of its own without an underscore."""
-    found, stars = all_names(module)
-    if source_of(module) is None:
-        return {name: value for name, value in found.items() if name[0] != "_"}
-    if not (named := exported(module)):
-        own = {name: value for name, value in found.items() if not is_source(value) or value[0].startswith(("_", module))}
-        return {name: value for name, value in own.items() if name[0] != "_"}
-    public = {name: found[name] for name in found if name in named | stars}
-    for name in sorted(named - set(found)):
-        below = [all_names(other)[0] for other in public_modules() if other.startswith(module + ".")]
-        if there := next((names for names in below if name in names), None):
-            public[name] = there[name]
-        else:
-            with contextlib.suppress(ImportError, AttributeError):
-                public[name] = getattr(importlib.import_module(module), name)
-    return public
-
-
-def members(module: str, node: ast.ClassDef) -> list[ast.AST]:
-    """The definitions in a class, and those in its bases that are not public: nobody would find them there."""
-    found = {}
-    for base in reversed(node.bases):
-        there = all_names(module)[0].get(getattr(base, "id", None))
-        if is_source(there) and isinstance(there[1], ast.ClassDef) and there[1].name not in public_names(there[0]):
-            found |= {child.name: child for child in members(*there)}
-    return list((found | {child.name: child for child in node.body if hasattr(child, "name")}).values())
-
-
-def read_source(name: str, module: str, node: ast.AST) -> Iterator[tuple]:
-    """(key, name, signature, documentation) of a function or class and of what is defined in it, from the tree."""
-    is_class = isinstance(node, ast.ClassDef)
-    if ast.get_docstring(node):
-        body = node.body if is_class else [node]
-        takes = next((ast.unparse(child.args) for child in body if getattr(child, "name", "") in ("__init__", node.name)), "")
-        yield id(node), *tidy(name, "(" + re.sub(r"^(self|cls)(, /)?(, |$)", "", takes) + ")", ast.get_docstring(node))
-    for child in members(module, node) if is_class else []:
-        if child.name[0] != "_":
-            yield from read_source(f"{name}.{child.name}", module, child)
-
-
-def inspect_object(name: str, value: object, owner: type | None = None) -> Iterator[tuple]:
-    """The same of a function or class written in C, from the object."""
-    doc = value.__doc__ if callable(value) and value.__doc__ != type(value).__doc__ else None  # not what it only inherits
-    if isinstance(doc, str) and doc.strip():
-        try:
-            signature = re.sub(r"^\(\$?(self|type)(, /)?(, )?", "(", str(inspect.signature(value)))
-        except Exception:  # none is written down, or its defaults exist only while a program runs
-            signature = "()"
-        home = owner or value
-        key = getattr(home, "__module__", ""), getattr(home, "__qualname__", name), owner and name.rpartition(".")[2]
-        yield key, *tidy(name, signature, inspect.cleandoc(doc))
-    for key in vars(value) if isinstance(value, type) else []:
-        if key[0] != "_" and not isinstance(child := getattr(value, key), type):
-            yield from inspect_object(f"{name}.{key}", child, value)
-
-
-def tidy(name: str, signature: str, doc: str) -> tuple[str, str, str]:
-    """Name, signature and documentation, where calls at the top of the documentation, as many in C have them, are taken off."""
-    calls = re.match(rf"(?:[\w.]*\b{re.escape(name.rpartition('.')[2])}\(.*\)?(?:\s*->.*)?(?:\n|$))+", doc)
-    if calls and signature == "()" and (arguments := re.search(r"\(.*?\)", calls[0])):
-        signature = arguments[0]
-    return name, signature, (doc[calls.end():] if calls else doc).strip() or doc
+    done = subprocess.run([sys.executable, "-I", str(Path(__file__).with_name("stdlib.py"))], capture_output=True, text=True, check=True)
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def first_sentence(text: str) -> str:
@@ -289,6 +131,27 @@ def answers_here(row: dict) -> list[str]:
         name for name, version in zip(row["answers"], since, strict=True)
         if not version or tuple(map(int, version.split("."))) <= running
     ]
+
+
+def question_pairs(questions: Dataset, collection: Dataset) -> list[dict]:
+    """A pair for each question: `question`, `id` of its first answer and `document`, the text of that."""
+    texts = dict(zip(collection["id"], collection["text"]))
+    return [{"question": row["question"], "id": row["answers"][0], "document": texts[row["answers"][0]]} for row in questions]
+
+
+def sentence_pairs(collection: Dataset, n: int, seed: int, without: set[str]) -> list[dict]:
+    """`n` pairs of a first sentence and the text that it was taken out of, chosen at random, in the form of `question_pairs`.
+
+    Only entries count whose first sentence no other has, that are not in `without`, and of which enough is left to tell what
+    they are about; if they are fewer than `n`, all are taken.
+    """
+    once = ~pd.Series(collection["summary"][:]).duplicated(keep=False)
+    usable = [
+        {"question": row["summary"], "id": row["id"], "document": row["text"].replace(row["summary"], "", 1)}
+        for row, alone in zip(collection, once)
+        if alone and row["id"] not in without and len(row["summary"]) >= 20 and len(row["text"].partition(row["summary"])[2]) >= 60
+    ]
+    return random.Random(seed).sample(usable, min(n, len(usable)))
 
 
 # ---------------------------------------------------------------------------------------------------- vectors
@@ -373,6 +236,21 @@ def rank_metrics(ranked: list[list[int]], relevant: list[list[int]]) -> dict[str
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
+def validate(queries: torch.Tensor, documents: torch.Tensor, temperature: float) -> dict[str, float]:
+    """Loss (nats per question) and MRR@10 of questions among all texts of all questions.
+
+    Args:
+        queries: (n, width), of length 1.
+        documents: (n, texts per question, width), of length 1; the first text of a question is its answer.
+        temperature: what the cosines are divided by.
+    """
+    similarity = queries @ documents.flatten(0, 1).T
+    right = torch.arange(len(queries)) * documents.shape[1]
+    rank = 1 + (similarity > similarity.gather(1, right[:, None])).sum(dim=1)
+    loss = torch.nn.functional.cross_entropy(similarity / temperature, right)
+    return {"loss": loss.item(), "mrr@10": torch.where(rank <= 10, 1 / rank, 0).mean().item()}
+
+
 def fuse(*rankings: list[int], k: int = 60) -> list[int]:
     """One ranking from several by reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009): the sum of 1 / (k + rank).
 
@@ -446,6 +324,40 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int) -> tuple[np.ndarray
     return index.search(vectors, k)
 
 
+def trade(vectors: np.ndarray, queries: np.ndarray, lists: int) -> pd.DataFrame:
+    """What approximate indexes give up for time: recall@10 against the exact search, and milliseconds per query.
+
+    Args:
+        vectors: (n, width), float32, of length 1.
+        queries: (m, width), likewise. They are searched one at a time, as people ask.
+        lists: the number of lists of the inverted file (IVF).
+
+    Returns:
+        A row for each kind and setting: `kind`, `setting`, `recall` (0 to 1), `ms`, `build s` and `MB` (10^6 bytes).
+    """
+    kinds = {
+        "exact": ("Flat", "", [None]),
+        "IVF": (f"IVF{lists},Flat", "nprobe", [1, 2, 4, 8, 16, 32]),
+        "HNSW": ("HNSW32", "efSearch", [8, 16, 32, 64, 128, 256]),
+    }
+    rows, exact = [], None
+    for kind, (description, knob, values) in kinds.items():
+        index, began = faiss.index_factory(vectors.shape[1], description, faiss.METRIC_INNER_PRODUCT), time.perf_counter()
+        index.train(vectors)
+        index.add(vectors)
+        cost = {"build s": time.perf_counter() - began, "MB": len(faiss.serialize_index(index)) / 1e6}
+        for value in values:
+            if knob:
+                faiss.ParameterSpace().set_index_parameter(index, knob, value)
+            began = time.perf_counter()
+            found = [set(index.search(query[None], 10)[1][0]) for query in queries]
+            ms = (time.perf_counter() - began) * 1000 / len(queries)
+            exact = exact or found
+            recall = np.mean([len(one & two) / len(two) for one, two in zip(found, exact)])
+            rows.append({"kind": kind, "setting": f"{knob}={value}" if knob else "", "recall": recall, "ms": ms, **cost})
+    return pd.DataFrame(rows)
+
+
 # ---------------------------------------------------------------------------------------------------- runs and display
 
 
@@ -501,4 +413,47 @@ def plot_curves(losses: list[float], history: list[dict]) -> None:
     scores, styles = table.drop(columns="loss"), ["o-", "s--", "^:", "D-.", "v-", "P--", "X:"]
     scores.plot(ax=right, style=styles[: scores.shape[1]], title="Validation scores", ylim=(0, 1), xticks=table.index)
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    plt.show()
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text in lower case, without stop words: what a search by words sees."""
+    return set(bm25s.tokenize(text, stopwords="en", return_ids=False, show_progress=False)[0])
+
+
+def compare(questions: list[str], relevant: list[list[int]], collection: Dataset, words: list[list[int]],
+            meaning: list[list[int]]) -> pd.DataFrame:
+    """Question by question, where BM25 and an encoder find the first answer, and which words BM25 had to go by.
+
+    Args:
+        questions: n questions.
+        relevant: for each, the positions of its answers in the collection.
+        collection: the entries.
+        words, meaning: for each, the positions that BM25 and the encoder found, best first.
+
+    Returns:
+        `question`, `answer`, the ranks `BM25` and `encoder` (one more than was looked at if none was found), `shared with the
+        answer`, `BM25's first` and `shared with that`.
+    """
+    ids, texts, rows = collection["id"][:], collection["text"][:], []
+    for question, answers, *rankings in zip(questions, relevant, words, meaning, strict=True):
+        ranks = [next((i for i, entry in enumerate(found, start=1) if entry in answers), len(found) + 1) for found in rankings]
+        asked, answer, first = words_of(question), answers[0], rankings[0][0]
+        rows.append({
+            "question": question, "answer": ids[answer], "BM25": ranks[0], "encoder": ranks[1],
+            "shared with the answer": ", ".join(sorted(asked & words_of(texts[answer]))),
+            "BM25's first": ids[first], "shared with that": ", ".join(sorted(asked & words_of(texts[first]))),
+        })
+    return pd.DataFrame(rows)
+
+
+def plot_trade(curves: dict[str, pd.DataFrame]) -> None:
+    """Recall against time for the tables that `trade` gives, one picture for each; the exact search is a dashed line."""
+    fig, axes = plt.subplots(1, len(curves), figsize=(5.5 * len(curves), 3.2), squeeze=False, layout="constrained")
+    for ax, (name, curve) in zip(axes[0], curves.items()):
+        for kind, rows in curve[curve["kind"] != "exact"].groupby("kind"):
+            ax.plot(rows["ms"], rows["recall"], marker="o", label=kind)
+        ax.axvline(curve.loc[curve["kind"] == "exact", "ms"].item(), color="gray", linestyle="--", label="exact")
+        ax.set(title=name, xlabel="milliseconds per query", ylabel="recall@10", xscale="log")
+        ax.legend(loc="lower right")
     plt.show()

@@ -257,8 +257,8 @@ def highlight(tokens: list[str], tags: list[str], types: list[str]) -> str:
     words = [escape(token) for token in tokens]
     for kind, start, end in spans(tags):
         colour = COLOURS[types.index(kind) % len(COLOURS)]
-        words[start] = f'<mark style="background: {colour}; color: black; border-radius: 3px; padding: 1px 3px">{words[start]}'
-        words[end - 1] += f' <b style="font-size: 70%">{escape(kind)}</b></mark>'
+        words[start] = f'<mark style="background: {colour}; color: black">{words[start]}'
+        words[end - 1] += f" <small><b>{escape(kind)}</b></small></mark>"
     return " ".join(words)
 
 
