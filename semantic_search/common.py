@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -295,9 +296,13 @@ def build_index(ids: list[str], vectors: np.ndarray) -> faiss.Index:
 
 def save_index(folder: str | Path, index: faiss.Index, ids: list[str], model: torch.nn.Module) -> None:
     """Write an index, the ids of its vectors and the fingerprint of the model that made them into a folder."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    faiss.write_index(index, str(Path(folder) / "index.faiss"))
-    (Path(folder) / "index.json").write_text(json.dumps({"model": fingerprint(model), "ids": ids}))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    new = {name: folder / f"{name}.{os.getpid()}" for name in ("index.faiss", "index.json")}
+    faiss.write_index(index, str(new["index.faiss"]))
+    new["index.json"].write_text(json.dumps({"model": fingerprint(model), "ids": ids}))
+    for name, file in new.items():  # renamed when whole, so that no other process reads half a file
+        file.replace(folder / name)
 
 
 def load_index(folder: str | Path, model: torch.nn.Module) -> tuple[faiss.Index, list[str]]:

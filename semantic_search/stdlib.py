@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
+# modules that only a line of code puts in their place; posixpath also on Windows, for the same names on every platform
+HOME = {"os.path": "posixpath", "collections.abc": "_collections_abc"}
 # not for programs to import: tests, demonstrations, an editor, what is behind os and os.path, what left the library long ago
 LEFT_OUT = {
     "__main__", "antigravity", "distutils", "encodings", "ensurepip", "genericpath", "idlelib", "lib2to3", "nt", "ntpath",
@@ -46,7 +48,7 @@ def standard_library() -> list[tuple[str, str, str]]:
 @cache
 def public_modules() -> list[str]:
     """Names of the modules of the standard library that programs may import, sorted."""
-    found = {"os.path"} | {name for name in sys.stdlib_module_names if importlib.util.find_spec(name)}
+    found = set(HOME) | {name for name in sys.stdlib_module_names if importlib.util.find_spec(name)}
     for file in LIBRARY.rglob("*.py"):
         parts = file.relative_to(LIBRARY).with_suffix("").parts
         if parts[0] in sys.stdlib_module_names:
@@ -57,7 +59,7 @@ def public_modules() -> list[str]:
 @cache
 def source_of(module: str) -> Path | None:
     """The file of a module, or None if it is not written in Python."""
-    path = LIBRARY / Path(*{"os.path": "posixpath"}.get(module, module).split("."))  # the same names on every platform
+    path = LIBRARY / Path(*HOME.get(module, module).split("."))
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
@@ -77,12 +79,14 @@ def statements(body: list) -> Iterator[ast.stmt]:
 
 
 def exported(module: str) -> set[str]:
-    """The names in `__all__` as far as they are written out; empty if there is none."""
-    return {
-        text.value for node in statements(tree_of(module).body) if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr))
-        and any(isinstance(part, ast.Name) and part.id == "__all__" for part in ast.walk(node))
-        for text in ast.walk(node) if isinstance(text, ast.Constant) and isinstance(text.value, str)
-    }
+    """The names in `__all__` as far as they are written out; empty if there is none, or if it is computed."""
+    names = set()
+    for node in statements(tree_of(module).body):
+        parts = list(ast.walk(node)) if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr)) else []
+        if any(isinstance(part, ast.Name) and part.id == "__all__" for part in parts):
+            if not any(isinstance(part, ast.comprehension) for part in parts):
+                names |= {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return names
 
 
 def is_source(found: object) -> bool:

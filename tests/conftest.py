@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,18 @@ def hub(pytestconfig):
 
     write_stand_ins(pytestconfig.hub.store)
     return pytestconfig.hub
+
+
+@pytest.fixture(scope="session")
+def pair(hub, tmp_path_factory):
+    """pair(folder, accumulation): a folder in which both notebooks ran through papermill, and what they gave."""
+    from stand_ins import PARAMETERS
+
+    @lru_cache
+    def execute(folder, accumulation):
+        target = tmp_path_factory.mktemp(folder) / "run"
+        notebooks.copy_folder(folder, target)
+        parameters = PARAMETERS[folder] | {"gradient_accumulation_steps": accumulation}
+        return target, [notebooks.execute(notebooks.ROOT / folder / f"{name}.ipynb", target, parameters) for name in notebooks.PAIR]
+
+    return execute

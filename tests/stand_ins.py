@@ -22,10 +22,15 @@ PARAMETERS = {
         "checkpoint": "distilbert/distilbert-base-cased", "dataset_id": "lhoestq/conll2003",
         "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
     },
+    "semantic_search": {
+        "checkpoint": "distilbert/distilbert-base-uncased", "sparse_checkpoint": "distilbert/distilbert-base-uncased",
+        "dataset_id": "stand-in/passages", "questions_id": "stand-in/questions",
+        "num_pairs": 32, "num_epochs": 5, "batch_size": 8, "learning_rate": 1e-3,
+    },
 }
 NO_DROPOUT = {folder: {"checkpoint": "stand-in/no-dropout", "num_epochs": 3} for folder in PARAMETERS}
 # the validation score that chooses the best checkpoint
-BEST_BY = {"sequence_classification": "f1", "token_classification": "f1"}
+BEST_BY = {"sequence_classification": "f1", "token_classification": "f1", "semantic_search": "mrr@10"}
 
 
 def sentence(rng, words):
@@ -114,6 +119,28 @@ def conll(sizes):
     return DatasetDict({split: Dataset.from_list([row(i) for i in range(n)], features=features) for split, n in sizes.items()})
 
 
+def passages(n):
+    """Texts with an id, of two sentences that share their words."""
+    rng = random.Random(1)
+    rows = []
+    for i in range(n):
+        words = rng.sample(WORDS, 8)
+        rows.append({"id": f"p{i}", "text": f"{' '.join(words)} {words[0]}. {' '.join(rng.choices(words, k=24))}."})
+    return DatasetDict(train=Dataset.from_list(rows))
+
+
+def questions(sizes, texts):
+    """Questions in words of the text that answers them, each text answering one."""
+    rng, splits, used = random.Random(2), DatasetDict(), 0
+    for split, n in sizes.items():
+        rows = [
+            {"question": " ".join(rng.sample(texts[i]["text"].replace(".", "").split(), 5)), "answers": [texts[i]["id"]], "since": [""]}
+            for i in range(used, used + n)
+        ]
+        splits[split], used = Dataset.from_list(rows), used + n
+    return splits
+
+
 def write_dataset(splits, folder):
     """Write parquet files and the card that names the features, as push_to_hub does."""
     (folder / "data").mkdir(parents=True)
@@ -132,4 +159,7 @@ def write_stand_ins(store):
     distilbert(store / "models" / "stand-in" / "no-dropout", dropout=0.0)
     sizes = {"train": 57, "validation": 22, "test": 23}
     write_dataset(emotion(sizes), store / "datasets" / "dair-ai" / "emotion")
+    texts = passages(200)
+    write_dataset(texts, store / "datasets" / "stand-in" / "passages")
+    write_dataset(questions({"train": 25, "validation": 11, "test": 12}, texts["train"]), store / "datasets" / "stand-in" / "questions")
     write_dataset(conll(sizes), store / "datasets" / "lhoestq" / "conll2003")

