@@ -104,15 +104,21 @@ def all_names(module: str) -> tuple[dict, set[str]]:
     found, methods, stars = {}, {}, set()
     package = module if source_of(module).name == "__init__.py" else module.rpartition(".")[0]
     for node in statements(tree_of(module).body):
-        if isinstance(node, ast.ClassDef) or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
-            found[node.name] = (module, node)
+        target, value = getattr(node, "targets", [None])[0], getattr(node, "value", None)
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name not in found or isinstance(node, ast.ClassDef) or ast.get_docstring(node):  # what it wraps may have one
+                found[node.name] = (module, node)
             methods = {child.name: child for child in node.body if isinstance(child, ast.FunctionDef)} | methods
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute) and node.value.attr in methods:
-            found[node.targets[0].id] = (module, methods[node.value.attr])  # random.choice = an_object.choice
+        elif isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and value.attr in methods:
+            found[target.id] = (module, methods[value.attr])  # random.choice = an_object.choice
+        elif isinstance(target, ast.Name) and isinstance(value, ast.Name) and value.id in found:
+            found[target.id] = found[value.id]  # getpass = unix_getpass
+        elif isinstance(target, ast.Attribute) and target.attr == "__doc__" and isinstance(target.value, ast.Name):
+            found.pop(target.value.id, None)  # the documentation is put together when the module is imported
         elif isinstance(node, ast.ImportFrom):
             origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             star, new = node.names[0].name == "*", {alias.name: alias.asname or alias.name for alias in node.names}
-            inside = origin.startswith(module + ".") or "._" in f".{origin}" or origin in ("posix", "nt")
+            inside = origin.startswith(module + ".") or "._" in f".{origin}" or origin in ("posix", "nt", "genericpath")
             if inside or exported(module) & set(new.values()):
                 with contextlib.suppress(ImportError):  # a module in C of another platform
                     there = public_names(origin) if star else all_names(origin)[0]
@@ -131,8 +137,9 @@ def public_names(module: str) -> dict:
     if not (named := exported(module)):
         own = {name: value for name, value in found.items() if not is_source(value) or value[0].startswith(("_", module))}
         return {name: value for name, value in own.items() if name[0] != "_"}
+    named = {name for name in named if name[0] != "_" and f"{module}.{name}" not in public_modules()}
     public = {name: found[name] for name in found if name in named | stars}
-    for name in sorted(named - set(found)):
+    for name in sorted(name for name in named - set(found) if not name.isupper()):  # neither found nor a constant
         below = [all_names(other)[0] for other in public_modules() if other.startswith(module + ".")]
         if there := next((names for names in below if name in names), None):
             public[name] = there[name]

@@ -127,7 +127,7 @@ def test_the_collection_is_large_and_each_entry_has_a_name_of_its_own(entries):
         ("ipaddress.IPv4Network.hosts", "()", "Generate Iterator over usable hosts"),  # in a base that is not public
         ("asyncio.wait_for", "(fut, timeout)", "Wait for the single Future or coroutine"),
         ("collections.abc.MutableMapping.setdefault", None, "D.setdefault(k[,d])"),
-        ("faulthandler.enable", None, "Enable the fault handler"),  # which a notebook's kernel replaces
+        ("faulthandler.enable", None, "enable(file=sys.stderr"),  # which a notebook's kernel replaces
         ("types.new_class", None, "Create a class object dynamically"),  # __all__ is computed
     ],
 )
@@ -144,7 +144,8 @@ def test_an_object_has_one_name_and_private_ones_have_none(entries):
 
 
 def test_sources_are_read_and_not_imported():
-    code = "import sys, stdlib; stdlib.standard_library(); print([m for m in ('antigravity', 'asyncio', 'tkinter', 'turtle') if m in sys.modules])"
+    watched = "[name for name in ('antigravity', 'idlelib', 'tkinter', 'turtle', 'winreg') if name in sys.modules]"
+    code = f"import sys, stdlib; stdlib.standard_library(); print({watched})"
     done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -205,7 +206,7 @@ GOOD = [{"question": "what", "answers": ["a"]}]
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"train": [{"question": "what", "answers": ["z"]}]}, r"row 0 of split 'train' has answers that are not in the collection: \['z'\]"),
+        ({"train": [{"question": "what", "answers": ["z"]}]}, r"row 0 of split 'train' has answers .* not in the collection: \['z'\]"),
         ({"test": [{"question": " ", "answers": ["c"]}]}, "row 0 of split 'test' has the question ' ': drop it"),
         ({"test": [{"question": "what", "answers": []}]}, "row 0 of split 'test' has no answer"),
         ({"test": [{"question": "what", "answers": ["a"]}]}, r"\['a'\] answer questions in 'train' and in 'test'"),
@@ -351,7 +352,7 @@ def test_approximate_indexes_trade_recall_for_time():
 
 
 def test_comparing_tells_ranks_and_shared_words():
-    collection = Dataset.from_list([{"id": name, "text": text} for name, text in [("x", "sort names"), ("y", "open files"), ("z", "names")]])
+    collection = Dataset.from_dict({"id": ["x", "y", "z"], "text": ["sort names", "open files", "names"]})
     (row,) = common.compare(["sort the names"], [[0]], collection, [[2, 0]], [[1, 2]]).to_dict("records")
     assert (row["BM25"], row["encoder"], row["answer"], row["BM25's first"]) == (2, 3, "x", "z")
     assert (row["shared with the answer"], row["shared with that"]) == ("names, sort", "names")
