@@ -125,11 +125,12 @@ def load_questions(questions_id: str, ids: list[str]) -> DatasetDict:
 
 
 def answers_here(row: dict) -> list[str]:
-    """The answers of a row that the running version of Python has."""
-    since = row.get("since") or [""] * len(row["answers"])
+    """The answers of a row that the running version of Python has, as str, as the ids of the collection are."""
+    answers = row["answers"] or []
+    since = row.get("since") or [""] * len(answers)
     running = sys.version_info[:2]
     return [
-        name for name, version in zip(row["answers"], since, strict=True)
+        str(name) for name, version in zip(answers, since, strict=True)
         if not version or tuple(map(int, version.split("."))) <= running
     ]
 
@@ -270,9 +271,14 @@ def fuse(*rankings: list[int], k: int = 60) -> list[int]:
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """SHA-256 of all weights: two models with the same one give the same vectors."""
+    """SHA-256 of the weights that mean pooling uses: two models with the same one give the same vectors.
+
+    A pooling layer is left out: it is not saved, and loading makes a new one with random weights.
+    """
     weights = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith("pooler."):
+            continue
         weights.update(name.encode() + tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return weights.hexdigest()
 
@@ -322,10 +328,12 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int) -> tuple[np.ndarray
         vectors: (n, width), float32.
 
     Raises:
-        ValueError: the vectors have another width than those in the index.
+        ValueError: the vectors have another width than those in the index, or that has fewer than `k` entries.
     """
     if vectors.shape[1] != index.d:
         raise ValueError(f"the vectors have {vectors.shape[1]} numbers and those in the index {index.d}: use the model that made the index")
+    if k > index.ntotal:
+        raise ValueError(f"{k} entries are asked for and the index has {index.ntotal}: ask for fewer, or add texts")
     return index.search(vectors, k)
 
 
@@ -429,7 +437,7 @@ def words_of(text: str) -> set[str]:
 
 def compare(questions: list[str], relevant: list[list[int]], collection: Dataset, words: list[list[int]],
             meaning: list[list[int]]) -> pd.DataFrame:
-    """Question by question, where BM25 and an encoder find the first answer, and which words BM25 had to go by.
+    """Question by question, the rank at which BM25 and an encoder first find any answer, and which words BM25 had to go by.
 
     Args:
         questions: n questions.
@@ -438,8 +446,8 @@ def compare(questions: list[str], relevant: list[list[int]], collection: Dataset
         words, meaning: for each, the positions that BM25 and the encoder found, best first.
 
     Returns:
-        `question`, `answer`, the ranks `BM25` and `encoder` (one more than was looked at if none was found), `shared with the
-        answer`, `BM25's first` and `shared with that`.
+        `question`, `answer` (the first that is listed), the ranks `BM25` and `encoder` (one more than was looked at if none
+        was found), `shared with the answer`, `BM25's first` and `shared with that`.
     """
     ids, texts, rows = collection["id"][:], collection["text"][:], []
     for question, answers, *rankings in zip(questions, relevant, words, meaning, strict=True):

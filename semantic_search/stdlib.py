@@ -2,7 +2,8 @@
 
     python stdlib.py > entries.jsonl
 
-Only the standard library is needed, so it runs on any Python, also one that has nothing installed.
+Only the standard library is needed, so it runs on any Python from 3.10 on, also one
+that has nothing installed.
 """
 
 import ast

@@ -226,7 +226,8 @@ def test_bad_questions_are_refused(tmp_path, wrong, message):
 def test_answers_of_a_later_python_are_left_out():
     row = {"question": "what", "answers": ["a", "b", "c"], "since": ["", "3.99", "3.4"]}
     assert common.answers_here(row) == ["a", "c"]
-    assert common.answers_here({"question": "what", "answers": ["a"]}) == ["a"]
+    assert common.answers_here({"question": "what", "answers": ["a", 7]}) == ["a", "7"]
+    assert common.answers_here({"question": "what", "answers": None}) == []
 
 
 def test_pairs_from_first_sentences_leave_the_sentence_out():
@@ -340,6 +341,21 @@ def test_an_index_is_read_back_and_refused_for_another_model(tmp_path):
     common.save_index(tmp_path / "index", index, ["a"], model)
     with pytest.raises(ValueError, match="1 ids and 2 vectors"):
         common.load_index(tmp_path / "index", model)
+
+
+def test_an_index_can_be_used_by_a_model_loaded_again(hub, tmp_path):
+    """A pooling layer that was not saved gets new random weights on every load, and must not count."""
+    model = AutoModel.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+    model.pooler = None
+    model.save_pretrained(tmp_path / "model")
+    common.save_index(tmp_path / "index", common.build_index(["a", "b"], unit(2)), ["a", "b"], model)
+    for _ in range(2):
+        assert common.load_index(tmp_path / "index", AutoModel.from_pretrained(tmp_path / "model"))[1] == ["a", "b"]
+
+
+def test_more_entries_than_there_are_can_not_be_asked_for():
+    with pytest.raises(ValueError, match="3 entries are asked for and the index has 2: ask for fewer"):
+        common.nearest(common.build_index(["a", "b"], unit(2)), unit(1), 3)
 
 
 def test_approximate_indexes_trade_recall_for_time():
