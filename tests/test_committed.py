@@ -12,12 +12,10 @@ FOLDERS = notebooks.folders()
 PATHS = [path.relative_to(notebooks.ROOT).as_posix() for path in notebooks.notebooks()]
 # the sections in which the two notebooks of a folder say the same thing in two ways; all other cells are identical
 DIFFERENT = {"", "Training", "What goes wrong if ..."}
-# the scores that decide, and how much better than every baseline each must be at least
-JUDGED_BY = {
-    "sequence_classification": {"accuracy": 0.1, "f1": 0.1},
-    "token_classification": {"f1": 0.25},
-    "semantic_search": {"ndcg@10": 0.0},
-}
+# Search trains for few steps, and starts from an encoder made for it, which one hundred questions hardly tell from a better one;
+# so it is judged by what its task asks: nDCG@10 above all others, and the untrained encoder far above BM25 on recall@10.
+SEARCH = "semantic_search"
+PREFIXES = {"bm25_": "BM25", "sparse_": "SPLADE", "base_": "encoder as it comes", "fused_": "BM25 + fine-tuned"}
 PARAMETERS = {
     "checkpoint", "dataset_id", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed", "output_dir", "resume",
 }
@@ -138,15 +136,25 @@ def test_training_happened(path):
     document = read(path)
     everything = "\n".join(map(shown, code_cells(document)))
     steps, first, last = re.search(r"(\d+) optimizer steps, loss ([\d.]+) at the first and ([\d.]+) at the last", everything).groups()
-    assert int(steps) >= 16 and float(last) < 0.7 * float(first)
+    folder = path.split("/")[0]
+    assert int(steps) > (15 if folder == SEARCH else 30) and float(last) < 0.7 * float(first)
 
     metrics = ast.literal_eval(code_cells(document)[-1].outputs[-1]["data"]["text/plain"])
     *baselines, (_, final) = table(document).items()
     assert len(baselines) >= 1
-    for name, scores in baselines:
-        for metric, margin in JUDGED_BY[path.split("/")[0]].items():
-            assert metrics[metric] > scores[metric] + margin, f"{metric} is hardly better than {name}"
-    assert final == pytest.approx({metric: metrics[metric] for metric in final}, abs=1e-3)
+    if folder == SEARCH:
+        others = dict(baselines)
+        assert all(metrics["ndcg@10"] > scores["ndcg@10"] for scores in others.values())
+        assert others["encoder as it comes"]["recall@10"] > others["BM25"]["recall@10"] + 0.1
+        expected = final | {prefix + key: value for prefix, name in PREFIXES.items() for key, value in others[name].items()}
+    else:
+        for name, scores in baselines:
+            for metric, value in scores.items():
+                assert metrics[metric] > value + 0.1, f"{metric} is hardly better than {name}"
+        expected = final
+    if folder == "token_classification":
+        assert metrics["f1"] >= 0.7 and all(metrics["f1"] > scores["f1"] + 0.25 for _, scores in baselines)
+    assert expected == pytest.approx(metrics, abs=1e-3)
     for metric, value in final.items():  # what the title promises
         assert f"{value:.2f}" in document.cells[0].source, f"{metric} {value:.2f} is not in the title"
 
