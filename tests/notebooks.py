@@ -202,8 +202,8 @@ def results():
 
 
 def scores(metrics):
-    """In a line; those of other models beside the trained one, which semantic search has, are among its baselines."""
-    other = ("bm25_", "sparse_", "base_", "fused_")
+    """In a line; those of other models beside the trained one, which some folders have, are among its baselines."""
+    other = ("bm25_", "sparse_", "base_", "fused_", "perplexity_", "probe_before")
     return ", ".join(f"{key} {value:.2f}" for key, value in metrics.items() if not key.startswith(other))
 
 
