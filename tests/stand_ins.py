@@ -128,16 +128,16 @@ def conll(sizes):
 
 
 def imdb(sizes):
-    """Columns, names and splits of stanfordnlp/imdb. Words follow each other in their order, mostly, so that neighbours tell a word."""
-    rng = random.Random(1)
+    """Columns, names and splits of stanfordnlp/imdb. Few words follow each other in their order, mostly, so that neighbours tell one."""
+    rng, words = random.Random(1), WORDS[::15]
     features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
 
     def text(label):
-        place, words = rng.randrange(len(WORDS)), []
+        place, told = rng.randrange(len(words)), []
         for _ in range(rng.randint(6, 20)):
-            place = (place + 1) % len(WORDS) if rng.random() < 0.9 else rng.randrange(label, len(WORDS), 2)
-            words.append(WORDS[place])
-        return " ".join(words)
+            place = (place + 1) % len(words) if rng.random() < 0.9 else rng.randrange(label, len(words), 2)
+            told.append(words[place])
+        return " ".join(told)
 
     return DatasetDict({
         split: Dataset.from_list([{"text": text(i % 2), "label": i % 2} for i in range(n)], features=features) for split, n in sizes.items()

@@ -569,6 +569,12 @@ def test_ordinary_tokens_are_all_but_the_special_ones(hub, kind):
     assert tokenizer.mask_token_id not in found and tokenizer.unk_token_id not in found
 
 
+def test_an_added_word_is_an_ordinary_token():
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["kubectl"])
+    assert tokenizer.convert_tokens_to_ids("kubectl") == common.ordinary_ids(tokenizer).max() == len(tokenizer) - 1
+
+
 # ---------------------------------------------------------------------------------------------------- perplexity
 
 
