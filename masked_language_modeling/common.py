@@ -16,6 +16,7 @@ from pydoc_data.topics import topics
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import regex
 import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -33,7 +34,7 @@ LEFT_OUT = {
     "turtledemo",
 }
 # a number with separators, a word with its apostrophes, or a single mark
-WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:['’]\w+)*|[^\w\s]")
+WORD = regex.compile(r"\d+(?:[.,]\d+)+|[\w\p{M}]+(?:['’][\w\p{M}]+)*|[^\w\s\p{M}]\p{M}*")  # \p{M}: accents and vowel signs
 COLOURS = {"mask": "#fdbf6f", "random": "#fb9a99", "kept": "#b2df8a"}
 
 
@@ -66,6 +67,8 @@ def load_splits(dataset_id: str) -> DatasetDict:
     for split in ("validation", "test"):
         if split not in loaded:
             check_columns(loaded["train"], "train")
+            if len(loaded["train"]) < 20:
+                raise ValueError(f"split 'train' has {len(loaded['train'])} rows, too few to take some for '{split}': add that split")
             parts = loaded["train"].train_test_split(test_size=0.05, seed=0)
             loaded["train"], loaded[split] = parts["train"], parts["test"]
     for split in SPLITS:
@@ -81,8 +84,8 @@ def check_columns(dataset, split: str) -> None:
             f"split '{split}' has no column 'text', only {dataset.column_names}: rename the one you mean, "
             "e.g. dataset.rename_column('content', 'text')"
         )
-    if len(dataset) < (20 if split == "train" else 1):
-        raise ValueError(f"split '{split}' has {len(dataset)} rows, which is too few: check its data files")
+    if len(dataset) == 0:
+        raise ValueError(f"split '{split}' is empty: check its data files")
     for i, text in enumerate(dataset["text"]):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"row {i} of split '{split}' has the text {text!r}: drop it, or cast the column to string")
@@ -109,7 +112,7 @@ def docstrings() -> list[dict]:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 if doc := (ast.get_docstring(node) or "").strip():
-                    found.setdefault(doc, re.sub("^_(py)?", "", parts[0]).removesuffix("_abc"))
+                    found.setdefault(doc, re.sub("^_(py_?)?", "", parts[0]).strip("_").removesuffix("_abc"))
     for doc in topics.values():
         found.setdefault(doc.strip(), "topics")
     return [{"text": doc, "label": module} for doc, module in found.items()]
@@ -237,7 +240,8 @@ def mask_tokens(input_ids: list[int], word_start: list[int], rng: np.random.Gene
         ordinary: ids to draw random tokens from.
         probability: the share of the tokens to choose, special ones not counted. It is rounded to a number of tokens, at least
             one, so that every block has something to predict.
-        whole_words: choose words rather than tokens. Words that would exceed the share are passed over.
+        whole_words: choose words rather than tokens. After the first, words that would exceed the share are passed over, so that
+            in short blocks long words are chosen less often than short ones.
 
     Returns:
         What the model sees, and the labels: the hidden token where one was chosen, -100 elsewhere.
