@@ -24,7 +24,8 @@ PAIR = ("trainer_api", "accelerate_loop")
 RESULTS_CELL = """
 import json, os
 from pathlib import Path
-found = {{"losses": losses, "metrics": metrics, "baselines": baseline_scores, "history": history, "rows": len(test_labels)}}
+rows = len(test_labels if "test_labels" in globals() else requests)
+found = {{"losses": losses, "metrics": metrics, "baselines": baseline_scores, "history": history, "rows": rows}}
 Path("{file}".replace(".json", os.environ.get("RANK", "") + ".json")).write_text(json.dumps(found))
 """
 

@@ -4,7 +4,14 @@ import random
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 NER_TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
@@ -31,14 +38,28 @@ PARAMETERS = {
         "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "stanfordnlp/imdb",
         "block_size": 16, "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
     },
+    "causal_language_modeling": {
+        "checkpoint": "HuggingFaceTB/SmolLM2-135M", "dataset_id": "roneneldan/TinyStories", "domain_id": "stanfordnlp/imdb",
+        "instructions_id": "HuggingFaceTB/smol-smoltalk", "block_size": 16, "batch_size": 4, "num_epochs": 3, "learning_rate": 1e-2,
+        "domain_epochs": 2, "domain_learning_rate": 3e-3, "instruction_epochs": 4, "instruction_learning_rate": 1e-2,
+    },
 }
 NO_DROPOUT = {folder: {"checkpoint": "stand-in/no-dropout", "num_epochs": 3} for folder in PARAMETERS}
+NO_DROPOUT["causal_language_modeling"] = {"num_epochs": 2}  # the architecture has none
+# the folders below a run in which stages keep their checkpoints, in the order in which they are trained, with their epochs
+STAGES = {
+    "causal_language_modeling": {
+        "1-pretraining": "num_epochs", "2-only-new": "domain_epochs", "2-new-domain": "domain_epochs",
+        "3-instructions": "instruction_epochs",
+    }
+}
 # the validation score that chooses the best checkpoint; with a minus, lower is better
 BEST_BY = {
     "sequence_classification": "f1", "token_classification": "f1", "semantic_search": "mrr@10", "masked_language_modeling": "-perplexity",
+    "causal_language_modeling": "-loss",
 }
 # Scores that count rows are the same on any number of processes; perplexity is as continuous as the losses and has their last bits.
-METRIC_TOLERANCE = {"masked_language_modeling": {"rel": 1e-5}}
+METRIC_TOLERANCE = {"masked_language_modeling": {"rel": 1e-5}, "causal_language_modeling": {"rel": 1e-4}}
 
 
 def sentence(rng, words):
@@ -144,6 +165,33 @@ def imdb(sizes):
     })
 
 
+def llama(folder):
+    """A checkpoint of the architecture of SmolLM2-135M, with its kind of tokenizer and its special tokens."""
+    set_seed(1)
+    tokenizer = byte_level()
+    tokenizer.pad_token = None
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def smoltalk(sizes):
+    """Columns and splits of HuggingFaceTB/smol-smoltalk: conversations, whose answers repeat a word of the request."""
+    rng = random.Random(1)
+
+    def row():
+        asked = rng.sample(WORDS, 3)
+        said = [{"role": "user", "content": " ".join(asked)}, {"role": "assistant", "content": " ".join([asked[0]] * rng.randint(1, 4))}]
+        return {"messages": said, "source": "stand-in"}
+
+    return DatasetDict({split: Dataset.from_list([row() for _ in range(n)]) for split, n in sizes.items()})
+
+
 def passages(n):
     """Texts with an id, of two sentences that share their words."""
     rng = random.Random(1)
@@ -187,5 +235,9 @@ def write_stand_ins(store):
     texts = passages(200)
     write_dataset(texts, store / "datasets" / "stand-in" / "passages")
     write_dataset(questions({"train": 25, "validation": 11, "test": 12}, texts["train"]), store / "datasets" / "stand-in" / "questions")
+    llama(store / "models" / "HuggingFaceTB" / "SmolLM2-135M")
+    stories = imdb({"train": 101, "validation": 21}).remove_columns("label")
+    write_dataset(stories, store / "datasets" / "roneneldan" / "TinyStories")
+    write_dataset(smoltalk({"train": 51, "test": 17}), store / "datasets" / "HuggingFaceTB" / "smol-smoltalk")
     write_dataset(imdb({"train": 47, "test": 23, "unsupervised": 5}), store / "datasets" / "stanfordnlp" / "imdb")
     write_dataset(conll(sizes), store / "datasets" / "lhoestq" / "conll2003")

@@ -67,7 +67,7 @@ def test_the_pair_differs_only_where_it_must(folder):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_drift_between_the_pair_is_noticed(folder):
     one, two = (read(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
-    cell = next(cell for cell in code_cells(two) if "load_tokenizer" in cell.source)
+    cell = next(cell for cell in code_cells(two) if "common.load_" in cell.source)
     cell.source += "  # changed"
     assert len(differing_sections(one, two)) == 1
 
@@ -94,6 +94,8 @@ def test_a_notebook_keeps_to_its_form(path):
     assert 30 <= len(cells) <= most
     assert 3 <= median(lengths) <= 7
     assert sum(cell.cell_type == "markdown" for cell in read(path).cells) >= len(cells)
+    # three stages have more parameters, each on a line of its own
+    lengths = [n for n, cell in zip(lengths, cells) if most == 45 or "parameters" not in cell.metadata.get("tags", [])]
     assert sorted(lengths)[-1] <= 60 and sorted(lengths)[-2] <= 15, "one cell may be long: the training loop"
 
 
@@ -152,6 +154,14 @@ def test_training_happened(path):
         assert metrics["perplexity"] <= 60 and metrics["perplexity"] < unigram["perplexity"] / 5 < before["perplexity"] / 5
         expected = {"perplexity": final["perplexity"], "perplexity_unigram": unigram["perplexity"], "probe_after": final["probe"]}
         expected |= {f"{name}_before": value for name, value in before.items()}
+    elif folder == "causal_language_modeling":
+        unigram, before = dict(baselines)["unigram"], dict(baselines)["before the stage"]
+        assert metrics["perplexity"] <= unigram["perplexity"] / 10 and metrics["new_domain_after"] <= before["new_domain"] / 10
+        assert metrics["compliance_before"] <= 0.05 and metrics["compliance"] >= 0.8
+        expected = {"perplexity": final["perplexity"], "perplexity_unigram": unigram["perplexity"],
+                    "new_domain_before": before["new_domain"], "new_domain_after": final["new_domain"],
+                    "first_domain_after": metrics["first_domain_after"],
+                    "compliance_before": before["compliance"], "compliance": final["compliance"]}
     else:
         for name, scores in baselines:
             for metric, value in scores.items():

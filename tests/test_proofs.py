@@ -13,7 +13,7 @@ import notebooks
 import pytest
 import torch
 from safetensors.torch import load_file
-from stand_ins import BEST_BY, METRIC_TOLERANCE, NO_DROPOUT, PARAMETERS
+from stand_ins import BEST_BY, METRIC_TOLERANCE, NO_DROPOUT, PARAMETERS, STAGES
 
 FOLDERS = notebooks.folders()
 
@@ -71,9 +71,19 @@ def tensors(folder):
     return {name.removeprefix("encoder."): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
 
 
-def last_weights(run):
+def stages(folder, run):
+    """[folder of checkpoints, its epochs, its steps] of the stages of a finished run; most tasks have one, the run itself."""
+    names = STAGES.get(folder, {".": "num_epochs"})
+    return [[run / name, PARAMETERS[folder][epochs], step_of(newest(run / name))] for name, epochs in names.items()]
+
+
+def newest(folder):
+    return max(folder.glob("checkpoint-*"), key=step_of)
+
+
+def last_weights(folder, run):
     """The bytes of the weights in the last checkpoint of a run, and of the model it settled on."""
-    last = max(run.glob("checkpoint-*"), key=step_of)
+    last = newest(stages(folder, run)[-1][0])
     return (last / "model.safetensors").read_bytes(), (run / "model" / "model.safetensors").read_bytes()
 
 
@@ -84,20 +94,21 @@ def contents(folder):
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_both_notebooks_give_the_same_losses_and_metrics_to_the_last_bit(pair, folder, accumulation):
-    _, (trainer, loop) = pair(folder, accumulation)
+    target, (trainer, loop) = pair(folder, accumulation)
     assert len(trainer["losses"]) == len(loop["losses"]) > 10
     differences = [abs(a - b) for a, b in zip(trainer["losses"], loop["losses"])]
     assert max(differences) == 0.0, f"first difference at step {[d > 0 for d in differences].index(True)}: {max(differences)}"
     assert trainer["metrics"] == loop["metrics"]
-    per_epoch = len(trainer["losses"]) // PARAMETERS[folder]["num_epochs"]
-    first, last = mean(trainer["losses"][:per_epoch]), mean(trainer["losses"][-per_epoch:])
+    _, epochs, steps = stages(folder, target / "outputs" / "trainer_api" / "run-001")[0]
+    first, last = mean(trainer["losses"][: steps // epochs]), mean(trainer["losses"][steps - steps // epochs : steps])
     assert last < 0.8 * first, "a pair that does not learn proves little"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_both_notebooks_validate_alike(pair, folder):
     _, (trainer, loop) = pair(folder, 2)
-    assert len(trainer["history"]) == len(loop["history"]) == PARAMETERS[folder]["num_epochs"]
+    epochs = sum(value for key, value in PARAMETERS[folder].items() if key.endswith("epochs"))
+    assert len(trainer["history"]) == len(loop["history"]) == epochs
     for one, two in zip(trainer["history"], loop["history"]):
         # the loss is summed over other batches in another order, so that its last bits are free
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
@@ -113,8 +124,9 @@ def test_the_best_checkpoint_is_kept_and_not_the_last(pair, folder):
         runs = [target / "outputs" / name / "run-001" for name in notebooks.PAIR]
         one, two = (load_file(run / "model" / "model.safetensors") for run in runs)
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-        scores = [-epoch[name] if lower else epoch[name] for epoch in loop["history"]]
-        last, model = (tensors(path) for path in (max(runs[1].glob("checkpoint-*"), key=step_of), runs[1] / "model"))
+        stage, epochs, _ = stages(folder, runs[1])[-1]
+        scores = [-epoch[name] if lower else epoch[name] for epoch in loop["history"][-epochs:]]
+        last, model = (tensors(path) for path in (newest(stage), runs[1] / "model"))
         is_last = all(torch.equal(last[key], model[key]) for key in model)
         assert (not is_last) == (max(scores) in scores[:-1]), "the model is that of the best epoch, the first of equals"
         told.append(not is_last)
@@ -126,24 +138,27 @@ def test_the_best_checkpoint_is_kept_and_not_the_last(pair, folder):
 def test_a_killed_run_resumes_to_the_last_bit(pair, folder, name, tmp_path):
     whole, outcomes = pair(folder, 2)
     expected = outcomes[notebooks.PAIR.index(name)]
-    per_epoch = len(expected["losses"]) // PARAMETERS[folder]["num_epochs"]
     parameters = PARAMETERS[folder] | {"gradient_accumulation_steps": 2}
     target = tmp_path / "run"
 
-    step = str(per_epoch + per_epoch // 2)
+    # in the middle of the second epoch; with several stages, of the last but one
+    *before, (stage, epochs, steps) = stages(folder, whole / "outputs" / name / "run-001")[: -1 if folder in STAGES else None]
+    per_epoch = steps // epochs
+    step = str(sum(steps for _, _, steps in before) + per_epoch + per_epoch // 2)
     killed, _ = run_script(folder, name, target, parameters, ["-c", KILLED, "SCRIPT", step])
     run = target / "outputs" / name / "run-001"
     assert killed.returncode == -9, killed.stderr[-6000:]
-    assert [c.name for c in run.glob("checkpoint-*")] == [f"checkpoint-{per_epoch}"]
+    stage = run / stage.relative_to(whole / "outputs" / name / "run-001")
+    assert [c.name for c in stage.glob("checkpoint-*")] == [f"checkpoint-{per_epoch}"]
     # what a kill in the middle of saving leaves behind is passed over
-    (run / f"checkpoint-{per_epoch + 1}").mkdir()
+    (stage / f"checkpoint-{per_epoch + 1}").mkdir()
 
     resumed, outcome = run_script(folder, name, target, parameters | {"resume": True})
     assert resumed.returncode == 0, resumed.stderr[-6000:]
     assert outcome[0]["losses"] == expected["losses"]
     assert outcome[0]["metrics"] == expected["metrics"]
     assert outcome[0]["history"] == expected["history"]
-    assert last_weights(run) == last_weights(whole / "outputs" / name / "run-001")
+    assert last_weights(folder, run) == last_weights(folder, whole / "outputs" / name / "run-001")
     assert [p.name for p in run.parent.iterdir()] == ["run-001"]
 
     before = contents(run)
