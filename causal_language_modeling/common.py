@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 # A turn is <|im_start|>role, a new line, what is said, <|im_end|> and a new line; `generation` marks what the assistant says.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] | trim + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -87,8 +87,10 @@ def check_columns(dataset, split: str, column: str) -> None:
 def check_conversation(messages: list[dict], where: str) -> None:
     """Raise ValueError if a conversation is empty, has an empty message, or does not end with the assistant's."""
     for message in messages or []:
-        if not (message.get("content") or "").strip():
-            raise ValueError(f"{where} has an empty message of '{message.get('role')}': drop the row")
+        if not {"role", "content"} <= set(message):
+            raise ValueError(f"{where} has a message with {sorted(message)}: it needs 'role' and 'content'; rename what you have")
+        if not (message["content"] or "").strip():
+            raise ValueError(f"{where} has an empty message of '{message['role']}': drop the row")
     if not messages or messages[-1]["role"] != "assistant":
         last = f"ends with '{messages[-1]['role']}'" if messages else "is empty"
         raise ValueError(f"the conversation in {where} {last}, and there is no answer to learn: end it with the role 'assistant'")
@@ -115,11 +117,11 @@ def pack(documents: list[list[int]], block_size: int) -> tuple[Dataset, int]:
         i = next(i for i, document in enumerate(documents) if len(document) < 2)
         raise ValueError(f"document {i} has no tokens but the end-of-text token: drop empty texts")
     ids = np.fromiter(chain.from_iterable(documents), dtype=np.int64)
-    starts = np.zeros(len(ids), dtype=np.int64)
-    starts[np.cumsum([0, *map(len, documents[:-1])])] = np.cumsum([0, *map(len, documents[:-1])])
     n = len(ids) // block_size
     if n == 0:
         raise ValueError(f"all texts together have {len(ids)} tokens, and a block has {block_size}: use a smaller block_size, or more text")
+    starts, first = np.zeros(len(ids), dtype=np.int64), np.cumsum([0, *map(len, documents[:-1])])
+    starts[first] = first
     starts[::block_size] = np.arange(0, len(ids), block_size)
     positions = np.arange(len(ids)) - np.maximum.accumulate(starts)
     blocks = {
@@ -204,7 +206,7 @@ def check_prompts(prompts: list[list[int]], max_new_tokens: int, positions: int)
 
 def complies(answer: str, keywords: list[str]) -> bool:
     """Whether an answer contains all keywords, as whole words, in any case."""
-    return all(re.search(rf"\b{re.escape(word)}\b", answer, flags=re.IGNORECASE) for word in keywords)
+    return all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", answer, flags=re.IGNORECASE) for word in keywords)
 
 
 # ---------------------------------------------------------------------------------------------------- stories
@@ -248,7 +250,7 @@ def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
         run.mkdir(parents=True)
         return run, None
     run = Path(output_dir) / f"run-{max(numbers, default=0):03d}"
-    checkpoints = [path for path in run.glob("checkpoint-*") if is_complete(path)]
+    checkpoints = [path for path in run.glob("**/checkpoint-*") if is_complete(path)]
     if not checkpoints:
         raise ValueError(f"no complete checkpoint in {run}: train with resume = False first, or correct output_dir")
     return run, max(checkpoints, key=lambda path: int(path.name.split("-")[-1]))

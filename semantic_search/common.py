@@ -392,7 +392,7 @@ def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
         run.mkdir(parents=True)
         return run, None
     run = Path(output_dir) / f"run-{max(numbers, default=0):03d}"
-    checkpoints = [path for path in run.glob("checkpoint-*") if is_complete(path)]
+    checkpoints = [path for path in run.glob("**/checkpoint-*") if is_complete(path)]
     if not checkpoints:
         raise ValueError(f"no complete checkpoint in {run}: train with resume = False first, or correct output_dir")
     return run, max(checkpoints, key=lambda path: int(path.name.split("-")[-1]))

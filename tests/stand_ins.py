@@ -41,7 +41,7 @@ PARAMETERS = {
     "causal_language_modeling": {
         "checkpoint": "HuggingFaceTB/SmolLM2-135M", "dataset_id": "roneneldan/TinyStories", "domain_id": "stanfordnlp/imdb",
         "instructions_id": "HuggingFaceTB/smol-smoltalk", "block_size": 16, "batch_size": 4, "num_epochs": 3, "learning_rate": 1e-2,
-        "domain_epochs": 2, "domain_learning_rate": 3e-3, "instruction_epochs": 4, "instruction_learning_rate": 1e-2,
+        "domain_epochs": 2, "domain_learning_rate": 3e-3, "instruction_epochs": 8, "instruction_learning_rate": 3e-2,
     },
 }
 NO_DROPOUT = {folder: {"checkpoint": "stand-in/no-dropout", "num_epochs": 3} for folder in PARAMETERS}

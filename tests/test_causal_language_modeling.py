@@ -1,8 +1,11 @@
 """The helpers of causal_language_modeling/ pack, mark and read as they say, and refuse what is wrong."""
 
+import gzip
+import importlib.util
 import json
 import re
 import string
+import sys
 from functools import cache
 from html import unescape
 
@@ -12,7 +15,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from notebooks import common_of
+from notebooks import ROOT, common_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -339,9 +342,9 @@ def runs_of_targets(labels):
     [
         (turns("Who?", "Milo, the fox."), [f"{START}user\nWho?{END}\n{START}assistant\n", f"Milo, the fox.{END}", "\n"]),
         (
-            turns("Who?", "Milo.", "Where?", "By the river.\n"),
+            turns("Who?", "Milo.", "Where?", "\n\n  By the river.\n"),
             [f"{START}user\nWho?{END}\n{START}assistant\n", f"Milo.{END}",
-             f"\n{START}user\nWhere?{END}\n{START}assistant\n", f"By the river.\n{END}", "\n"],
+             f"\n{START}user\nWhere?{END}\n{START}assistant\n", f"By the river.{END}", "\n"],
         ),
         (
             turns("assistant\nBe short.", "Who?", "Milo.", first="system"),
@@ -607,3 +610,78 @@ def test_stages_are_drawn_one_after_another(monkeypatch):
     assert [line.get_color() for line in curves] == [line.get_color() for line in right.lines], "a stage has one colour"
     assert len({line.get_linestyle() for line in right.lines}) == 3 and left.get_yscale() == right.get_yscale() == "log"
     common.plt.close("all")
+
+
+# ---------------------------------------------------------------------------------------------------- the stories
+
+
+FOLDER = ROOT / "causal_language_modeling"
+SIZES = {"woods": (12000, 600, 600), "sea": (3000, 400, 400), "instructions": (4000, 200, 200)}
+spec = importlib.util.spec_from_file_location("make_stories", FOLDER / "data" / "make_stories.py")
+make_stories = importlib.util.module_from_spec(spec)
+sys.modules["make_stories"] = make_stories  # dataclasses look their module up
+spec.loader.exec_module(make_stories)
+WORLDS = {"woods": make_stories.WOODS, "sea": make_stories.SEA, "instructions": make_stories.WOODS}
+
+
+def rows_of(folder, world, split):
+    with gzip.open(folder / world / f"{split}.jsonl.gz", "rt", encoding="ascii") as file:
+        return [json.loads(line) for line in file]
+
+
+def stories(world, split):
+    rows = rows_of(FOLDER / "data", world, split)
+    return [row["messages"][1]["content"] if world == "instructions" else row["text"] for row in rows]
+
+
+def told_of(text, world):
+    """The heroes, things and places in a text."""
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    return [words & set(kinds) for kinds in (world.heroes.split(), world.things, world.places)]
+
+
+def test_the_files_are_what_the_grammar_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_stories, "HERE", tmp_path)
+    make_stories.main()
+    for world, sizes in SIZES.items():
+        for split, size in zip(common.SPLITS, sizes):
+            rows = rows_of(FOLDER / "data", world, split)
+            assert len(rows) == size and rows == rows_of(tmp_path, world, split), "run data/make_stories.py"
+
+
+@pytest.mark.parametrize("world", SIZES)
+def test_load_splits_takes_the_stories(world):
+    loaded = common.load_splits(str(FOLDER / "data" / world), "messages" if world == "instructions" else "text", 10**6)
+    assert tuple(len(loaded[split]) for split in common.SPLITS) == SIZES[world]
+
+
+def test_no_story_is_told_twice():
+    told = [text for world in SIZES for split in common.SPLITS for text in stories(world, split)]
+    assert len(set(told)) == len(told)
+
+
+@pytest.mark.parametrize("world", SIZES)
+def test_stories_are_clean_and_keep_to_their_hero(world):
+    names = {name for names in WORLDS[world].names.values() for name in names}
+    for split in common.SPLITS:
+        for text in stories(world, split):
+            assert text.isascii() and text == text.strip() and text[-1] in '.!?"' and text.count('"') % 2 == 0, text
+            assert not re.search(r"[\[\]{}|_\n]|  |\.\.|,,| [,.!?]|\b(\w+) \1\b", text), text
+            assert not re.search(r"\b[Aa] (?:[aeiou]|honest)|\b[Aa]n (?![aeiou]|honest|hour)", text), text
+            assert not re.search(r"\b(?:a|an|the) (?:a|an|the)\b", text, re.I), text
+            assert all(len(kinds) == 1 for kinds in told_of(text, WORLDS[world])), text
+            assert common.consistent(text, names), text
+
+
+def test_a_request_names_what_its_answer_is_about_and_test_combines_it_anew():
+    seen = {}
+    for split in common.SPLITS:
+        for row in rows_of(FOLDER / "data", "instructions", split):
+            request, answer = (message["content"] for message in row["messages"])
+            asked = [kinds.pop() for kinds in told_of(request, make_stories.WOODS)]
+            assert asked == row["keywords"] and common.complies(answer.partition(". ")[2], asked), row
+            seen.setdefault(split, set()).add(tuple(asked))
+    told = {
+        tuple(kinds.pop() for kinds in told_of(text, make_stories.WOODS)) for split in common.SPLITS for text in stories("woods", split)
+    }
+    assert not (seen["test"] | seen["validation"]) & (seen["train"] | told) and not seen["test"] & seen["validation"]
