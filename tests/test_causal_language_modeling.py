@@ -660,6 +660,15 @@ def test_no_story_is_told_twice():
     assert len(set(told)) == len(told)
 
 
+@pytest.mark.parametrize("world, most", [("woods", 0.025), ("sea", 0.04)])
+def test_two_stories_rarely_share_a_sentence(world, most):
+    told = [set(re.split(r'(?<=[.!?"]) (?=[A-Z"])', text)) for text in stories(world, "train")]
+    rng = np.random.default_rng(0)
+    shared = np.mean([bool(told[i] & told[j]) for i, j in rng.integers(len(told), size=(100_000, 2)) if i != j])
+    print(f"{world}: {shared:.3f} of the pairs share a sentence")
+    assert 0 < shared < most
+
+
 @pytest.mark.parametrize("world", SIZES)
 def test_stories_are_clean_and_keep_to_their_hero(world):
     names = {name for names in WORLDS[world].names.values() for name in names}
