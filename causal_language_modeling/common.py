@@ -153,6 +153,10 @@ def check_template(tokenizer) -> None:
 def encode_chat(messages: list[dict], tokenizer) -> dict:
     """Token ids of a conversation, and labels on what the assistant says.
 
+    Args:
+        messages: one dict per turn, with `role` and `content`.
+        tokenizer: with a chat template that marks what the assistant says, as `check_template` asks.
+
     Returns:
         `input_ids` and `labels` of the same length: the ids where the assistant speaks, its end-of-turn token included, and -100
         elsewhere.
@@ -277,13 +281,16 @@ def last_checkpoint_in(folder: Path) -> Path | None:
 
 
 def show_targets(input_ids: list[int], labels: list[int], tokenizer) -> HTML:
-    """Tokens of a row, coloured where the model has to predict them."""
+    """The tokens of a row, one box each, coloured and underlined where the model has to predict them.
+
+    Args:
+        input_ids, labels: n numbers each; the label is -100 where nothing is predicted.
+    """
     parts = []
     for token, label in zip(input_ids, labels):
         text = escape(tokenizer.decode([token])).replace("\n", "&#9166;<br>")
-        style = "background:#b2df8a; color:black; text-decoration:underline" if label != -100 else "opacity:0.7"
-        parts.append(f'<span style="{style}; margin:0 1px; padding:0 1px">{text}</span>')
-    return HTML(f'<div style="max-width:60em; line-height:1.8">{"".join(parts)}</div>')
+        parts.append(f'<u style="background:#b2df8a;color:black">{text}</u>' if label != -100 else f"<span>{text}</span>")
+    return HTML(f'<div style="max-width:60em; line-height:1.8">{"&#8202;".join(parts)}</div>')
 
 
 def plot_stages(stages: dict[str, tuple[list[float], list[dict]]]) -> None:

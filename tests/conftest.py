@@ -20,6 +20,8 @@ def pytest_configure(config):
     config.hub = Hub().__enter__()
     os.environ.clear()
     os.environ.update(config.hub.environment | {"MPLBACKEND": "Agg", "TOKENIZERS_PARALLELISM": "false"})
+    # nbval would compare the bars, which appear only where nothing has filled the cache before, with a notebook that has none
+    os.environ.update({"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
     if config.args_source == pytest.Config.ArgsSource.TESTPATHS:
         config.args += copies_of_the_notebooks()
 

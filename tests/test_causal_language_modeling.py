@@ -578,10 +578,11 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, state):
 def test_targets_are_shown_escaped_and_marked(tokenizer):
     encoded = common.encode_chat(turns("Is <b> & \"c\"\nbold?", "Yes,\n<i>&amp;</i> too."), tokenizer)
     html = common.show_targets(encoded["input_ids"], encoded["labels"], tokenizer).data
-    spans = re.findall(r'<span style="([^"]*)">(.*?)</span>', html)
+    spans = re.findall(r"<(u|span)([^>]*)>(.*?)</\1>", html)
     assert len(spans) == len(encoded["input_ids"])
-    assert ["underline" in style and "background" in style for style, _ in spans] == [label != -100 for label in encoded["labels"]]
-    assert {len({style for (style, _), label in zip(spans, encoded["labels"]) if (label == -100) is no}) for no in (True, False)} == {1}
+    assert [kind == "u" and "background" in style for kind, style, _ in spans] == [label != -100 for label in encoded["labels"]]
+    assert {len({style for (_, style, _), label in zip(spans, encoded["labels"]) if (label == -100) is no}) for no in (True, False)} == {1}
+    spans = [(style, text) for _, style, text in spans]
     assert not re.search("[<>\"]|&(?!#?\\w+;)", "".join(text for _, text in spans).replace("<br>", ""))
     shown = [unescape(text.replace("&#9166;<br>", "\n")) for _, text in spans]
     assert shown == [tokenizer.decode([token]) for token in encoded["input_ids"]]
