@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import stand_ins
@@ -17,9 +18,10 @@ import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from notebooks import common_of
+from notebooks import ROOT, common_of
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
@@ -831,3 +833,32 @@ def test_a_checkpoint_tells_whether_it_brings_a_head(hub, checkpoint, has_head):
     missing = set(told["missing_keys"])
     assert (missing == set()) == has_head
     assert all(re.match(r"cls\.predictions\.", name) for name in missing), "of the encoder nothing is missing"
+
+
+# ---------------------------------------------------------------------------------------------------- the head on masked positions
+
+
+SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+ARCHITECTURES = {
+    "bert": {**SMALL}, "roberta": {**SMALL, "pad_token_id": 1}, "xlm-roberta": {**SMALL, "pad_token_id": 1}, "mpnet": {**SMALL},
+    "electra": {**SMALL, "embedding_size": 16}, "albert": {**SMALL, "embedding_size": 16}, "deberta-v2": {**SMALL},
+    "modernbert": {**SMALL, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "distilbert": {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_head_on_masked_positions_gives_the_logits_that_it_gives_everywhere(name):
+    cells = nbformat.read(ROOT / "masked_language_modeling" / "trainer_api.ipynb", as_version=4).cells
+    (source,) = [cell.source for cell in cells if cell.source.startswith("def masked_only(model):")]
+    exec(source, notebook := {})
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **ARCHITECTURES[name])).eval()
+    input_ids, masked = torch.randint(3, 50, (3, 12)), torch.rand(3, 12) < 0.3
+    with torch.no_grad():
+        everywhere = model(input_ids=input_ids).logits
+        notebook["masked_only"](model)
+        assert torch.equal(model(input_ids=input_ids).logits, everywhere), "without `masked` the model is as it was"
+        assert model(input_ids=input_ids, masked=masked).logits.shape == (masked.sum(), everywhere.shape[-1])
+        torch.testing.assert_close(model(input_ids=input_ids, masked=masked).logits, everywhere[masked], atol=1e-5, rtol=1e-5)
+        assert model.base_model(input_ids=input_ids).last_hidden_state.shape[:2] == (3, 12), "nothing is left of the last `masked`"
