@@ -838,11 +838,12 @@ def test_a_checkpoint_tells_whether_it_brings_a_head(hub, checkpoint, has_head):
 # ---------------------------------------------------------------------------------------------------- the head on masked positions
 
 
-SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+TINY_MODEL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 ARCHITECTURES = {
-    "bert": {**SMALL}, "roberta": {**SMALL, "pad_token_id": 1}, "xlm-roberta": {**SMALL, "pad_token_id": 1}, "mpnet": {**SMALL},
-    "electra": {**SMALL, "embedding_size": 16}, "albert": {**SMALL, "embedding_size": 16}, "deberta-v2": {**SMALL},
-    "modernbert": {**SMALL, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "bert": {**TINY_MODEL}, "mpnet": {**TINY_MODEL},
+    "roberta": {**TINY_MODEL, "pad_token_id": 1}, "xlm-roberta": {**TINY_MODEL, "pad_token_id": 1},
+    "electra": {**TINY_MODEL, "embedding_size": 16}, "albert": {**TINY_MODEL, "embedding_size": 16}, "deberta-v2": {**TINY_MODEL},
+    "modernbert": {**TINY_MODEL, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     "distilbert": {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
 }
 
