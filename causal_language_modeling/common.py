@@ -11,9 +11,18 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("text", "messages", "keywords")
+TASK = "text-generation"  # as the Hub and `pipeline` call it
+ABOUT = "Follows requests in chat form (causal language modeling: pretraining, a new domain, instructions)."
+USE = """from transformers import pipeline
+
+answer = pipeline("text-generation", model="NAME")
+conversation = [{"role": "user", "content": "Tell a story about a shy fox."}]
+print(answer(conversation, max_new_tokens=120)[0]["generated_text"][-1]["content"])"""  # NAME is where the model is
 # A turn is <|im_start|>role, a new line, what is said, <|im_end|> and a new line; `generation` marks what the assistant says.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -29,12 +38,14 @@ PRONOUNS = {"he": {"he", "him", "his", "himself"}, "she": {"she", "her", "hers",
 # ---------------------------------------------------------------------------------------------------- loading
 
 
-def load_splits(dataset_id: str, column: str, max_rows: int) -> DatasetDict:
+def load_splits(dataset_id: str, column: str, columns: dict[str, str], max_rows: int) -> DatasetDict:
     """Load a local folder or a dataset of the Hub and check that a model can learn from it.
 
     Args:
         dataset_id: with a split `train`. If `validation` or `test` is missing, a twentieth of `train` is taken for it.
         column: `text` (str), or `messages` (a list of dicts with `role` and `content`).
+        columns: {name here: name in the data}, e.g. {"text": "story"}; a data set that has the name used here, and not that of
+            yours, keeps it.
         max_rows: how many rows are kept of each split, the first ones.
 
     Returns:
@@ -45,10 +56,11 @@ def load_splits(dataset_id: str, column: str, max_rows: int) -> DatasetDict:
         ValueError: the files can't be read, a split or column is missing, a text is empty, or a conversation does not end with
             what the assistant says.
     """
-    try:
-        loaded = load_dataset(dataset_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns") from error
+    used = ("messages", "keywords") if column == "messages" else (column,)
+    loaded = load(dataset_id)
+    there = next(iter(loaded.values())).column_names
+    elsewhere = set(COLUMNS) - set(used) | {name for name, own in columns.items() if name in there and own not in there}
+    loaded = rename(loaded, {name: own for name, own in columns.items() if name not in elsewhere}, dataset_id)
     if "train" not in loaded:
         raise ValueError(f"{dataset_id} has no split 'train', only {list(loaded)}: name one of its splits so")
     loaded = DatasetDict({split: rows.select(range(min(max_rows, len(rows)))) for split, rows in loaded.items() if split in SPLITS})
@@ -60,28 +72,84 @@ def load_splits(dataset_id: str, column: str, max_rows: int) -> DatasetDict:
             parts = loaded["train"].train_test_split(test_size=0.05, seed=0)
             loaded["train"], loaded[split] = parts["train"], parts["test"]
     for split in SPLITS:
-        check_columns(loaded[split], split, column)
+        loaded[split] = check_columns(loaded[split], split, column)
         if column == "messages" and "keywords" not in loaded[split].column_names:
             loaded[split] = loaded[split].add_column("keywords", [[] for _ in range(len(loaded[split]))])
-    kept = ["messages", "keywords"] if column == "messages" else [column]
-    return DatasetDict({split: loaded[split].select_columns(kept) for split in SPLITS})
+    return DatasetDict({split: loaded[split].select_columns(list(used)) for split in SPLITS})
 
 
-def check_columns(dataset, split: str, column: str) -> None:
-    """Raise ValueError if `dataset` has no such column, no rows, an empty text or a conversation that is none."""
+def load(dataset_id: str) -> DatasetDict:
+    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
+    try:
+        return load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
+            "among the names in the dataset's card, if it has one"
+        ) from error
+
+
+def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
+    """A data set with its columns named as they are here.
+
+    Args:
+        columns: {name here: name in the data}, of the columns that have another name there.
+        dataset_id: names the data set in the message of an error.
+
+    Raises:
+        ValueError: `columns` has a name that is not used here, or one that the data have not.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
+    for split, rows in loaded.items():
+        if missing := sorted(set(columns.values()) - set(rows.column_names)):
+            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
+        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
+        changed = {own: name for name, own in columns.items() if own != name}
+        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
+    return loaded
+
+
+def read_lists(rows: Dataset, column: str, split: str) -> Dataset:
+    """`rows` with the texts of a column read as lists in JSON, as CSV files must hold them; a column of lists stays as it is.
+
+    Raises:
+        ValueError: a text is not a list in JSON.
+    """
+    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+        return rows
+    lists = []
+    for i, text in enumerate(rows[column]):
+        try:
+            lists.append(json.loads(text or ""))
+        except json.JSONDecodeError:
+            lists.append(None)
+        if not isinstance(lists[-1], list):
+            raise ValueError(
+                f"row {i} of split '{split}' has the {column} {text!r}, which is no list: every row needs one, in a CSV file "
+                'written as in JSON, ["like", "this"]'
+            )
+    return rows.remove_columns(column).add_column(column, lists)
+
+
+def check_columns(dataset: Dataset, split: str, column: str) -> Dataset:
+    """`dataset`, with lists in `messages`; ValueError if it has no such column, no rows, an empty text or a conversation that is none."""
     if column not in dataset.column_names:
         raise ValueError(
-            f"split '{split}' has no column '{column}', only {dataset.column_names}: rename the one you mean, "
-            f"e.g. dataset.rename_column('story', '{column}')"
+            f"split '{split}' has no column '{column}', only {dataset.column_names}: name the one you mean, "
+            f"e.g. columns = {{'{column}': 'its name in the data'}}"
         )
     if len(dataset) == 0:
         raise ValueError(f"split '{split}' is empty: check its data files")
+    for name in {"messages", "keywords"} & set(dataset.column_names):
+        dataset = read_lists(dataset, name, split)
     for i, value in enumerate(dataset[column]):
         where = f"row {i} of split '{split}'"
         if column == "messages":
             check_conversation(value, where)
         elif not isinstance(value, str) or not value.strip():
             raise ValueError(f"{where} has the text {value!r}: drop it, or cast the column to string")
+    return dataset
 
 
 def check_conversation(messages: list[dict], where: str) -> None:
@@ -266,6 +334,30 @@ def is_complete(checkpoint: Path) -> bool:
         return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
     except (OSError, ValueError):
         return False
+
+
+def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
+
+    Args:
+        name: of the repository on the Hub, or a folder.
+        checkpoint: what training started from.
+        dataset_id: what it was trained and tested on.
+        metrics: name -> value on the test split.
+    """
+    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
+    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
+    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    data = ModelCardData(
+        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
+        # a name of the Hub is owner/name, and what is on this disk is none
+        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+    )
+    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
+    )
 
 
 def show(table: pd.DataFrame) -> HTML:

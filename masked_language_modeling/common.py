@@ -20,6 +20,7 @@ import regex
 import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -28,6 +29,13 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("text", "label")
+TASK = "fill-mask"  # as the Hub and `pipeline` call it
+ABOUT = "Proposes words for a hidden place in a text (masked language modeling), and is a start for classifiers and taggers of the field."
+USE = """from transformers import pipeline
+
+fill = pipeline("fill-mask", model="NAME")
+print(fill(f"Open the file and return its {fill.tokenizer.mask_token}."))"""  # NAME is where the model is
 # not for programs to import: tests, demonstrations, an editor, what left the library long ago
 LEFT_OUT = {
     "__pycache__", "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this",
@@ -41,11 +49,12 @@ COLOURS = {"mask": "#fdbf6f", "random": "#fb9a99", "kept": "#b2df8a"}
 # ---------------------------------------------------------------------------------------------------- texts
 
 
-def load_splits(dataset_id: str) -> DatasetDict:
+def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
     """The texts to adapt to: the documentation of the running Python's standard library, or any data set with a text column.
 
     Args:
         dataset_id: "stdlib", or a local folder or a dataset of the Hub with a split `train` and a column `text`.
+        columns: {name here: name in the data}, e.g. {"text": "body"}; empty if they are `text` and, for the probe, `label`.
 
     Returns:
         The splits `train`, `validation` and `test` with the column `text` (str) and, if there is one, `label`; other splits and
@@ -58,10 +67,7 @@ def load_splits(dataset_id: str) -> DatasetDict:
     if dataset_id == "stdlib":
         rows = docstrings()
         return DatasetDict({split: Dataset.from_list([row for row in rows if split_of(row["label"]) == split]) for split in SPLITS})
-    try:
-        loaded = load_dataset(dataset_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns") from error
+    loaded = rename(load(dataset_id), columns, dataset_id)
     if "train" not in loaded:
         raise ValueError(f"{dataset_id} has no split 'train', only {list(loaded)}: name one of its splits so")
     for split in ("validation", "test"):
@@ -77,12 +83,44 @@ def load_splits(dataset_id: str) -> DatasetDict:
     return DatasetDict({split: loaded[split].select_columns(kept) for split in SPLITS})
 
 
+def load(dataset_id: str) -> DatasetDict:
+    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
+    try:
+        return load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
+            "among the names in the dataset's card, if it has one"
+        ) from error
+
+
+def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
+    """A data set with its columns named as they are here.
+
+    Args:
+        columns: {name here: name in the data}, of the columns that have another name there.
+        dataset_id: names the data set in the message of an error.
+
+    Raises:
+        ValueError: `columns` has a name that is not used here, or one that the data have not.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
+    for split, rows in loaded.items():
+        if missing := sorted(set(columns.values()) - set(rows.column_names)):
+            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
+        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
+        changed = {own: name for name, own in columns.items() if own != name}
+        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
+    return loaded
+
+
 def check_columns(dataset, split: str) -> None:
     """Raise ValueError if `dataset` has no rows, no column `text`, or a text that is empty; `split` names it in the message."""
     if "text" not in dataset.column_names:
         raise ValueError(
-            f"split '{split}' has no column 'text', only {dataset.column_names}: rename the one you mean, "
-            "e.g. dataset.rename_column('content', 'text')"
+            f"split '{split}' has no column 'text', only {dataset.column_names}: name the one you mean, "
+            "e.g. columns = {'text': 'its name in the data'}"
         )
     if len(dataset) == 0:
         raise ValueError(f"split '{split}' is empty: check its data files")
@@ -364,6 +402,30 @@ def is_complete(checkpoint: Path) -> bool:
         return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
     except (OSError, ValueError):
         return False
+
+
+def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
+
+    Args:
+        name: of the repository on the Hub, or a folder.
+        checkpoint: what training started from.
+        dataset_id: what it was trained and tested on.
+        metrics: name -> value on the test split.
+    """
+    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
+    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
+    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    data = ModelCardData(
+        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
+        # a name of the Hub is owner/name, and what is on this disk is none
+        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+    )
+    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
+    )
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -19,20 +19,30 @@ import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
 from transformers import AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("id", "text", "question", "answers")
+TASK = "sentence-similarity"  # as the Hub and `pipeline` call it
+ABOUT = "Turns texts and questions into vectors, near where they belong together (semantic search): mean over tokens, length 1."
+USE = """from sentence_transformers import SentenceTransformer
+
+encoder = SentenceTransformer("NAME")  # takes the mean over tokens
+vectors = encoder.encode(["put names in order", "sort a list"], normalize_embeddings=True)
+print(vectors[0] @ vectors[1])"""  # NAME is where the model is
 
 
 # ---------------------------------------------------------------------------------------------------- the collection
 
 
-def load_collection(dataset_id: str) -> Dataset:
+def load_collection(dataset_id: str, columns: dict[str, str]) -> Dataset:
     """The texts to search: the documentation of the running Python's standard library, or any data set with an id and a text.
 
     Args:
         dataset_id: "stdlib", or a local folder or a dataset of the Hub with columns `id` and `text`, in one split.
+        columns: {name here: name in the data}, e.g. {"text": "passage"}.
 
     Returns:
         Columns `id`, `summary` (the first sentence) and `text` (what is searched: for the standard library the name, the
@@ -46,11 +56,10 @@ def load_collection(dataset_id: str) -> Dataset:
             {"id": name, "summary": first_sentence(doc), "text": f"{name}{signature}: {doc}"}
             for name, signature, doc in standard_library()
         ])
-    loaded = load_dataset(dataset_id)
+    loaded = rename(load(dataset_id), {name: own for name, own in columns.items() if name not in ("question", "answers")}, dataset_id)
     rows = loaded[next(iter(loaded))]
     for column in ("id", "text"):
-        if column not in rows.column_names:
-            raise ValueError(f"{dataset_id} has no column '{column}', only {rows.column_names}: rename the one you mean")
+        check_column(rows, column, dataset_id)
     ids, texts = [str(value) for value in rows["id"]], rows["text"][:]
     if not ids:
         raise ValueError(f"{dataset_id} is empty: check its data files")
@@ -60,6 +69,69 @@ def load_collection(dataset_id: str) -> Dataset:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the text with the id {name} is {text!r}: drop it, or cast the column to string")
     return Dataset.from_dict({"id": ids, "summary": [first_sentence(text) for text in texts], "text": texts})
+
+
+def load(dataset_id: str) -> DatasetDict:
+    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
+    try:
+        return load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
+            "among the names in the dataset's card, if it has one"
+        ) from error
+
+
+def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
+    """A data set with its columns named as they are here.
+
+    Args:
+        columns: {name here: name in the data}, of the columns that have another name there.
+        dataset_id: names the data set in the message of an error.
+
+    Raises:
+        ValueError: `columns` has a name that is not used here, or one that the data have not.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
+    for split, rows in loaded.items():
+        if missing := sorted(set(columns.values()) - set(rows.column_names)):
+            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
+        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
+        changed = {own: name for name, own in columns.items() if own != name}
+        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
+    return loaded
+
+
+def check_column(rows: Dataset, column: str, where: str) -> None:
+    """Raise ValueError if `rows` has no such column; `where` names it in the message."""
+    if column not in rows.column_names:
+        raise ValueError(
+            f"{where} has no column '{column}', only {rows.column_names}: name the one you mean, "
+            f"e.g. columns = {{'{column}': 'its name in the data'}}"
+        )
+
+
+def read_lists(rows: Dataset, column: str, split: str) -> Dataset:
+    """`rows` with the texts of a column read as lists in JSON, as CSV files must hold them; a column of lists stays as it is.
+
+    Raises:
+        ValueError: a text is not a list in JSON.
+    """
+    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+        return rows
+    lists = []
+    for i, text in enumerate(rows[column]):
+        try:
+            lists.append(json.loads(text or ""))
+        except json.JSONDecodeError:
+            lists.append(None)
+        if not isinstance(lists[-1], list):
+            raise ValueError(
+                f"row {i} of split '{split}' has the {column} {text!r}, which is no list: every row needs one, in a CSV file "
+                'written as in JSON, ["like", "this"]'
+            )
+    return rows.remove_columns(column).add_column(column, lists)
 
 
 def standard_library() -> list[tuple[str, str, str]]:
@@ -77,7 +149,7 @@ def first_sentence(text: str) -> str:
     return re.match(r".+?[.!?](?<!e\.g\.)(?<!i\.e\.)(?=\s|$)|.*", paragraph)[0]
 
 
-def load_questions(questions_id: str, ids: list[str]) -> DatasetDict:
+def load_questions(questions_id: str, ids: list[str], columns: dict[str, str]) -> DatasetDict:
     """Load questions and check that they can be answered from a collection.
 
     Args:
@@ -85,6 +157,7 @@ def load_questions(questions_id: str, ids: list[str]) -> DatasetDict:
             `question` (str) and `answers` (a list of ids), and perhaps `since` (for each answer, the first version of Python
             that has it, or an empty text).
         ids: the ids of the collection.
+        columns: {name here: name in the data}, e.g. {"question": "query"}.
 
     Returns:
         The three splits with `question` and `answers`, answers of newer versions of Python left out.
@@ -93,21 +166,17 @@ def load_questions(questions_id: str, ids: list[str]) -> DatasetDict:
         ValueError: a split or column is missing or empty, a question is empty or has no answer, an answer is not in the
             collection, or one of a training question answers a test question too.
     """
-    try:
-        loaded = load_dataset(questions_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(
-            f"{questions_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns"
-        ) from error
+    loaded = rename(load(questions_id), {name: own for name, own in columns.items() if name not in ("id", "text")}, questions_id)
     known, splits = set(ids), {}
     for split in SPLITS:
         if split not in loaded:
             raise ValueError(f"{questions_id} has no split '{split}', only {list(loaded)}: add it, e.g. with train_test_split")
         rows = loaded[split]
-        if missing := {"question", "answers"} - set(rows.column_names):
-            raise ValueError(f"split '{split}' has no column '{min(missing)}', only {rows.column_names}: rename the one you mean")
+        for column in ("question", "answers"):
+            check_column(rows, column, f"split '{split}'")
         if len(rows) == 0:
             raise ValueError(f"split '{split}' is empty: check its data files")
+        rows = read_lists(rows, "answers", split)
         kept = [answers_here(row) for row in rows]
         for i, (row, answers) in enumerate(zip(rows, kept)):
             where = f"row {i} of split '{split}'"
@@ -154,6 +223,13 @@ def sentence_pairs(collection: Dataset, n: int, seed: int, without: set[str]) ->
         if alone and row["id"] not in without and len(row["summary"]) >= 20 and len(row["text"].partition(row["summary"])[2]) >= 60
     ]
     return random.Random(seed).sample(usable, min(n, len(usable)))
+
+
+def whole_batches(rows: list[dict], batch_size: int) -> list[dict]:
+    """The rows that fill whole batches. Raises ValueError if they do not fill one."""
+    if len(rows) < batch_size:
+        raise ValueError(f"{len(rows)} pairs do not fill a batch of {batch_size}: use a smaller batch_size, or a larger num_pairs")
+    return rows[: len(rows) // batch_size * batch_size]
 
 
 # ---------------------------------------------------------------------------------------------------- vectors
@@ -404,6 +480,30 @@ def is_complete(checkpoint: Path) -> bool:
         return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
     except (OSError, ValueError):
         return False
+
+
+def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
+
+    Args:
+        name: of the repository on the Hub, or a folder.
+        checkpoint: what training started from.
+        dataset_id: what it was trained and tested on.
+        metrics: name -> value on the test split.
+    """
+    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
+    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
+    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    data = ModelCardData(
+        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
+        # a name of the Hub is owner/name, and what is on this disk is none
+        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+    )
+    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
+    )
 
 
 def show(table: pd.DataFrame) -> HTML:

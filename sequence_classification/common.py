@@ -1,6 +1,7 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,15 +9,26 @@ import numpy as np
 import pandas as pd
 from datasets import ClassLabel, DatasetDict, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
 from sklearn.metrics import ConfusionMatrixDisplay
 from transformers import AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("text", "label")
+TASK = "text-classification"  # as the Hub and `pipeline` call it
+ABOUT = "Gives a whole text one of a set of labels (sequence classification)."
+USE = """from transformers import pipeline
+
+classify = pipeline("text-classification", model="NAME")
+print(classify("Nobody came to her birthday."))"""  # NAME is where the model is
 
 
-def load_splits(dataset_id: str) -> DatasetDict:
+def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
     """Load a local folder or a dataset of the Hub and check that a classifier can be trained on it.
+
+    Args:
+        columns: {name here: name in the data}, e.g. {"text": "review"}; empty if the columns are `text` and `label`.
 
     Returns:
         The splits `train`, `validation` and `test`, each with a column `text` (str) and a column `label` (ClassLabel);
@@ -26,13 +38,7 @@ def load_splits(dataset_id: str) -> DatasetDict:
         ValueError: the files can't be read, a split or column is missing or empty, a row has no text or a label that
             is not a class, or a split has a label that `train` has not.
     """
-    try:
-        loaded = load_dataset(dataset_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(
-            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, 'text' and "
-            "'label', and labels among the names in the dataset's card, if it has one"
-        ) from error
+    loaded = rename(load(dataset_id), columns, dataset_id)
     for split in SPLITS:
         if split not in loaded:
             raise ValueError(f"{dataset_id} has no split '{split}', only {list(loaded)}: add it, e.g. with train_test_split")
@@ -43,13 +49,45 @@ def load_splits(dataset_id: str) -> DatasetDict:
     return encode_labels(splits)
 
 
+def load(dataset_id: str) -> DatasetDict:
+    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
+    try:
+        return load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
+            "among the names in the dataset's card, if it has one"
+        ) from error
+
+
+def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
+    """A data set with its columns named as they are here.
+
+    Args:
+        columns: {name here: name in the data}, of the columns that have another name there.
+        dataset_id: names the data set in the message of an error.
+
+    Raises:
+        ValueError: `columns` has a name that is not used here, or one that the data have not.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
+    for split, rows in loaded.items():
+        if missing := sorted(set(columns.values()) - set(rows.column_names)):
+            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
+        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
+        changed = {own: name for name, own in columns.items() if own != name}
+        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
+    return loaded
+
+
 def check_columns(dataset, split: str) -> None:
     """Raise ValueError if `dataset` has no rows, or no column `text` or `label`; `split` names it in the message."""
     for column in ("text", "label"):
         if column not in dataset.column_names:
             raise ValueError(
-                f"split '{split}' has no column '{column}', only {dataset.column_names}: rename the one you mean, "
-                f"e.g. dataset.rename_column('sentence', '{column}')"
+                f"split '{split}' has no column '{column}', only {dataset.column_names}: name the one you mean, "
+                f"e.g. columns = {{'{column}': 'its name in the data'}}"
             )
     if len(dataset) == 0:
         raise ValueError(f"split '{split}' is empty: check its data files")
@@ -143,6 +181,30 @@ def label_counts(splits: DatasetDict) -> pd.DataFrame:
     names = splits["train"].features["label"].names
     counts = {split: np.bincount(splits[split]["label"], minlength=len(names)) for split in splits}
     return pd.DataFrame(counts, index=names)
+
+
+def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
+
+    Args:
+        name: of the repository on the Hub, or a folder.
+        checkpoint: what training started from.
+        dataset_id: what it was trained and tested on.
+        metrics: name -> value on the test split.
+    """
+    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
+    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
+    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    data = ModelCardData(
+        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
+        # a name of the Hub is owner/name, and what is on this disk is none
+        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+    )
+    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
+    )
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -78,7 +78,7 @@ def test_texts_are_kept_and_other_columns_and_splits_are_left_out(tmp_path):
     files["spare"] = files["test"][:2]
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
     card += "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in files) + "---\n"
-    loaded = common.load_splits(folder_of(tmp_path, card=card, **files), "text", max_rows=1000)
+    loaded = common.load_splits(folder_of(tmp_path, card=card, **files), "text", {}, max_rows=1000)
     assert isinstance(loaded, DatasetDict) and list(loaded) == ["train", "validation", "test"]
     for split in loaded:
         assert loaded[split].to_list() == [{"text": row["text"]} for row in files[split]]
@@ -86,7 +86,7 @@ def test_texts_are_kept_and_other_columns_and_splits_are_left_out(tmp_path):
 
 def test_the_first_rows_of_each_split_are_kept(tmp_path):
     files = {"train": texts(30), "validation": texts(3), "test": texts(8)}
-    loaded = common.load_splits(folder_of(tmp_path, **files), "text", max_rows=5)
+    loaded = common.load_splits(folder_of(tmp_path, **files), "text", {}, max_rows=5)
     assert {split: loaded[split].to_list() for split in loaded} == {split: rows[:5] for split, rows in files.items()}
 
 
@@ -100,7 +100,7 @@ def test_the_first_rows_of_each_split_are_kept(tmp_path):
 )
 def test_a_missing_split_is_a_twentieth_of_the_train_rows_that_are_kept(tmp_path, given, sizes):
     files = {"train": texts(250)} | {split: [{"text": f"{split} {i}"} for i in range(3)] for split in given}
-    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files), "text", max_rows=200) for name in ("one", "two"))
+    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files), "text", {}, max_rows=200) for name in ("one", "two"))
     assert loaded.num_rows == sizes
     found = {split: loaded[split]["text"][:] for split in loaded}
     assert found == {split: again[split]["text"][:] for split in again}
@@ -113,13 +113,14 @@ def test_conversations_keep_their_keywords(tmp_path):
         split: [row | {"keywords": ["answer", str(i)][: i % 3], "id": i} for i, row in enumerate(chats(n))]
         for split, n in {"train": 30, "validation": 3, "test": 4}.items()
     }
-    loaded = common.load_splits(folder_of(tmp_path, **files), "messages", max_rows=20)
+    loaded = common.load_splits(folder_of(tmp_path, **files), "messages", {}, max_rows=20)
     for split in common.SPLITS:
         assert loaded[split].to_list() == [{name: row[name] for name in ("messages", "keywords")} for row in files[split][:20]]
 
 
 def test_conversations_without_keywords_get_empty_ones(tmp_path):
-    loaded = common.load_splits(folder_of(tmp_path, train=chats(60, text="a story"), test=chats(2, text="b")), "messages", max_rows=1000)
+    files = {"train": chats(60, text="a story"), "test": chats(2, text="b")}
+    loaded = common.load_splits(folder_of(tmp_path, **files), "messages", {}, max_rows=1000)
     assert loaded.num_rows == {"train": 57, "validation": 3, "test": 2}
     assert all(rows.column_names == ["messages", "keywords"] and rows["keywords"][:] == [[]] * len(rows) for rows in loaded.values())
     assert loaded["test"]["messages"][:] == [row["messages"] for row in chats(2)]
@@ -137,7 +138,8 @@ def with_row(n, value, name="text"):
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"train": texts(30, "story")}, r"split 'train' has no column 'text', only \['story'\]: rename .*rename_column\('story', 'text'\)"),
+        ({"train": texts(30, "story")},
+         r"split 'train' has no column 'text', only \['story'\]: name .*columns = \{'text': 'its name in the data'\}"),
         ({"test": texts(30)}, r"has no split 'train', only \['test'\]: name one"),
         ({"train": with_row(24, "")}, r"row 24 of split 'train' has the text '': drop it"),
         ({"train": with_row(3, " \n\t")}, r"row 3 of split 'train' has the text ' \\n\\t': drop it"),
@@ -155,7 +157,7 @@ def with_row(n, value, name="text"):
 )
 def test_bad_texts_are_refused_with_a_cure(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **files), "text", max_rows=1000)
+        common.load_splits(folder_of(tmp_path / "data", **files), "text", {}, max_rows=1000)
 
 
 QUESTION, ANSWER = turns("Who?", "Milo.")
@@ -165,7 +167,7 @@ NO_ANSWER = "and there is no answer to learn: end it with the role 'assistant'"
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"train": texts(30)}, r"split 'train' has no column 'messages', only \['text'\]: rename"),
+        ({"train": texts(30)}, r"split 'train' has no column 'messages', only \['text'\]: name"),
         ({"train": with_row(24, [QUESTION], "messages")}, f"the conversation in row 24 of split 'train' ends with 'user', {NO_ANSWER}"),
         ({"train": with_row(3, [QUESTION, ANSWER, QUESTION], "messages")}, f"in row 3 of split 'train' ends with 'user', {NO_ANSWER}"),
         ({"train": with_row(0, [], "messages")}, f"the conversation in row 0 of split 'train' is empty, {NO_ANSWER}"),
@@ -181,7 +183,7 @@ NO_ANSWER = "and there is no answer to learn: end it with the role 'assistant'"
 )
 def test_bad_conversations_are_refused_with_a_cure(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **files), "messages", max_rows=1000)
+        common.load_splits(folder_of(tmp_path / "data", **files), "messages", {}, max_rows=1000)
 
 
 def test_an_empty_split_is_refused():
@@ -652,7 +654,7 @@ def test_the_files_are_what_the_grammar_writes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("world", SIZES)
 def test_load_splits_takes_the_stories(world):
-    loaded = common.load_splits(str(FOLDER / "data" / world), "messages" if world == "instructions" else "text", 10**6)
+    loaded = common.load_splits(str(FOLDER / "data" / world), "messages" if world == "instructions" else "text", {}, 10**6)
     assert tuple(len(loaded[split]) for split in common.SPLITS) == SIZES[world]
 
 

@@ -1,6 +1,7 @@
 """What is committed is what a reader can rely on: clean notebooks that ran, trained, and agree with each other."""
 
 import ast
+import builtins
 import re
 from statistics import median
 
@@ -17,7 +18,8 @@ DIFFERENT = {"", "Training", "What goes wrong if ..."}
 SEARCH = "semantic_search"
 PREFIXES = {"bm25_": "BM25", "sparse_": "SPLADE", "base_": "encoder as it comes", "fused_": "BM25 + fine-tuned"}
 PARAMETERS = {
-    "checkpoint", "dataset_id", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed", "output_dir", "resume",
+    "checkpoint", "dataset_id", "columns", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed",
+    "output_dir", "resume", "push_to_hub",
 }
 MACHINE = re.compile(r"(?:^|[\s\"'(=])/(?:root|home|tmp|work|Users|usr|opt|var|private)/|127\.0\.0\.1|[A-Z]:\\\\")
 
@@ -86,11 +88,17 @@ def test_a_notebook_is_ready_to_read(path):
         assert not any("widget" in kind for o in cell.outputs for kind in o.get("data", {})), cell.source
 
 
+def is_list(cell):
+    imports = all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(cell.source).body)
+    return imports or "parameters" in cell.metadata.get("tags", [])
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_notebook_keeps_to_its_form(path):
     cells = code_cells(read(path))
     most = 75 if path.startswith("causal_language_modeling/") else 45
-    lengths = [cell.source.count("\n") + 1 for cell in cells]
+    # a list of parameters or of imports has a line for each, however many there are
+    lengths = [cell.source.count("\n") + 1 for cell in cells if not is_list(cell)]
     assert 30 <= len(cells) <= most
     assert 3 <= median(lengths) <= 7
     assert sum(cell.cell_type == "markdown" for cell in read(path).cells) >= len(cells)
@@ -101,8 +109,10 @@ def test_a_notebook_keeps_to_its_form(path):
 def test_the_parameters_cell_is_tagged_and_complete(path):
     (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
     assigned = [node for node in ast.parse(cell.source).body]
-    assert all(isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) for node in assigned)
-    assert {node.targets[0].id for node in assigned} >= PARAMETERS
+    assert all(isinstance(node, ast.Assign) for node in assigned)
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+    assert values["columns"] == {} and values["push_to_hub"] == "" and values["resume"] is False, "nothing is done that nobody asked for"
+    assert values.keys() >= PARAMETERS
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -117,6 +127,33 @@ def test_badges_and_bootstrap_name_one_address(path):
     required = set((notebooks.ROOT / "requirements.txt").read_text().split())
     asked = re.findall(r'"([\w-]+>=[\d.]+)"', bootstrap)
     assert asked and set(asked) <= required, "Colab installs what requirements.txt asks for"
+
+
+def names_in(cells):
+    """Names that the code uses without having them, and those that it imports."""
+    nodes = list(ast.walk(ast.parse("\n".join(cell.source for cell in cells))))
+    imported = {alias.asname or alias.name.split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for alias in n.names}
+    loaded = {n.id for n in nodes if isinstance(n, ast.Name)}
+    made = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    made |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    made |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | set(dir(builtins))
+    return loaded - made - imported, imported
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_training_section_can_be_copied_with_what_it_says_it_takes(path):
+    document, heading, training, others = read(path), "", [], []
+    for cell in document.cells:
+        heading = cell.source.splitlines()[0] if cell.source.startswith("## ") else heading
+        if cell.cell_type == "code":
+            (training if heading == "## Training" else others).append(cell)
+    (introduction,) = [cell.source for cell in document.cells if cell.source.startswith("## Training")]
+    told = set(re.findall(r"`(\w+)`", re.search(r"From above it takes the parameters and (.*?)\.", introduction)[1]))
+    (parameters,) = [cell for cell in others if "parameters" in cell.metadata.get("tags", [])]
+    needed, imported = names_in(training)
+    assert needed - {node.targets[0].id for node in ast.parse(parameters.source).body} == told
+    assert not told & names_in(others)[1], "an import is missing"
+    assert len(imported) > 3
 
 
 def table(document):

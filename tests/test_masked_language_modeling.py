@@ -42,7 +42,7 @@ common = common_of("masked_language_modeling")
 
 @pytest.fixture(scope="module")
 def collection():
-    return common.load_splits("stdlib")
+    return common.load_splits("stdlib", {})
 
 
 def pythons():
@@ -187,14 +187,14 @@ def test_a_folder_with_labels_keeps_them_and_leaves_out_what_is_not_needed(tmp_p
     files = {"train": rows[:30], "validation": rows[30:33], "test": rows[33:], "spare": rows[:2]}
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
     card += "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in files) + "---\n"
-    loaded = common.load_splits(folder_of(tmp_path, card=card, **files))
+    loaded = common.load_splits(folder_of(tmp_path, card=card, **files), {})
     assert isinstance(loaded, DatasetDict) and list(loaded) == ["train", "validation", "test"]
     for split in loaded:
         assert loaded[split].to_list() == [{"text": row["text"], "label": row["label"]} for row in files[split]]
 
 
 def test_a_label_is_not_needed(tmp_path):
-    loaded = common.load_splits(folder_of(tmp_path, train=texts(20, more=1), validation=texts(1, more=2), test=texts(2, more=3)))
+    loaded = common.load_splits(folder_of(tmp_path, train=texts(20, more=1), validation=texts(1, more=2), test=texts(2, more=3)), {})
     assert {split: rows.column_names for split, rows in loaded.items()} == {split: ["text"] for split in common.SPLITS}
     assert loaded.num_rows == {"train": 20, "validation": 1, "test": 2}
 
@@ -209,7 +209,7 @@ def test_a_label_is_not_needed(tmp_path):
 )
 def test_a_missing_split_is_a_twentieth_of_train(tmp_path, given, sizes):
     files = {"train": texts(200)} | {split: [{"text": f"{split} {i}"} for i in range(3)] for split in given}
-    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files)) for name in ("one", "two"))
+    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files), {}) for name in ("one", "two"))
     assert loaded.num_rows == sizes
     found = {split: loaded[split]["text"][:] for split in loaded}
     assert found == {split: again[split]["text"][:] for split in again}
@@ -227,7 +227,7 @@ def with_row(n, text):
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"train": texts(30, "body")}, r"split 'train' has no column 'text', only \['body'\]: rename .*rename_column"),
+        ({"train": texts(30, "body")}, r"split 'train' has no column 'text', only \['body'\]: name .*columns = \{'text'"),
         ({"test": texts(30)}, r"has no split 'train', only \['test'\]: name one"),
         ({"train": with_row(24, "")}, r"row 24 of split 'train' has the text '': drop it"),
         ({"train": with_row(3, " \n\t")}, r"row 3 of split 'train' has the text ' \\n\\t': drop it"),
@@ -245,7 +245,7 @@ def with_row(n, text):
 )
 def test_bad_input_is_refused_with_a_cure(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **files))
+        common.load_splits(folder_of(tmp_path / "data", **files), {})
 
 
 def test_an_empty_split_is_refused():

@@ -181,14 +181,14 @@ def rows_at(path, rows, split="train"):
 
 
 def test_any_texts_with_an_id_are_a_collection(tmp_path):
-    found = common.load_collection(rows_at(tmp_path, [{"id": 7, "text": "One. Two.", "more": 1}, {"id": 8, "text": "Three"}]))
+    found = common.load_collection(rows_at(tmp_path, [{"id": 7, "text": "One. Two.", "more": 1}, {"id": 8, "text": "Three"}]), {})
     assert found[0] == {"id": "7", "summary": "One.", "text": "One. Two."}
 
 
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([{"name": "a", "text": "x"}], "has no column 'id', .*rename"),
+        ([{"name": "a", "text": "x"}], "has no column 'id', .*columns = "),
         ([{"id": "a", "body": "x"}], "has no column 'text'"),
         ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], "has 1 ids more than once"),
         ([{"id": "a", "text": "x"}, {"id": "b", "text": " "}], "the text with the id b is ' ': drop it"),
@@ -197,7 +197,7 @@ def test_any_texts_with_an_id_are_a_collection(tmp_path):
 )
 def test_a_bad_collection_is_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
-        common.load_collection(rows_at(tmp_path, rows))
+        common.load_collection(rows_at(tmp_path, rows), {})
 
 
 GOOD = [{"question": "what", "answers": ["a"]}]
@@ -210,7 +210,7 @@ GOOD = [{"question": "what", "answers": ["a"]}]
         ({"test": [{"question": " ", "answers": ["c"]}]}, "row 0 of split 'test' has the question ' ': drop it"),
         ({"test": [{"question": "what", "answers": []}]}, "row 0 of split 'test' has no answer"),
         ({"test": [{"question": "what", "answers": ["a"]}]}, r"\['a'\] answer questions in 'train' and in 'test'"),
-        ({split: [{"text": "what", "answers": ["a"]}] for split in SIZES}, "has no column 'question', .*rename"),
+        ({split: [{"text": "what", "answers": ["a"]}] for split in SIZES}, "has no column 'question', .*columns = "),
         ({"validation": None}, "has no split 'validation'"),
     ],
 )
@@ -220,7 +220,7 @@ def test_bad_questions_are_refused(tmp_path, wrong, message):
         if rows is not None:
             rows_at(tmp_path, rows, split)
     with pytest.raises(ValueError, match=message):
-        common.load_questions(str(tmp_path), ["a", "b", "c"])
+        common.load_questions(str(tmp_path), ["a", "b", "c"], {})
 
 
 def test_answers_of_a_later_python_are_left_out():
@@ -247,6 +247,13 @@ def test_pairs_from_first_sentences_leave_the_sentence_out():
 
 
 # ---------------------------------------------------------------------------------------------------- vectors and scores
+
+
+def test_only_whole_batches_are_trained_on_and_less_than_one_is_refused():
+    rows = [{"id": i} for i in range(7)]
+    assert common.whole_batches(rows, 3) == rows[:6] and common.whole_batches(rows, 7) == rows
+    with pytest.raises(ValueError, match="7 pairs do not fill a batch of 8: use a smaller batch_size, or a larger num_pairs"):
+        common.whole_batches(rows, 8)
 
 
 def test_pooling_leaves_padding_out_and_gives_length_one():
@@ -399,14 +406,14 @@ def test_the_readmes_programs_embed_on_two_processes_and_fill_an_engine(pair, tm
     programs = re.findall(r"```python\n# (\w+\.py)(.*?)```", (FOLDER / "README.md").read_text(), flags=re.S)
     assert [name for name, _ in programs] == ["embed.py", "engine.py"]
     for name, text in programs:
-        (tmp_path / name).write_text("#" + text.replace('load_collection("stdlib")', 'load_collection("stand-in/passages")'))
+        (tmp_path / name).write_text("#" + text.replace('load_collection("stdlib", {})', 'load_collection("stand-in/passages", {})'))
     for file in ("common.py", "stdlib.py"):
         shutil.copy(FOLDER / file, tmp_path)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "embed.py", str(model)]
     done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     parts = [np.load(path) for path in sorted(tmp_path.glob("vectors-*.npy"))]
-    texts = common.load_collection("stand-in/passages")["text"][:]
+    texts = common.load_collection("stand-in/passages", {})["text"][:]
     assert [len(part) for part in parts] == [100, 100]
     tokenizer, encoder = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
     inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

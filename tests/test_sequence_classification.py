@@ -108,7 +108,7 @@ def folder_of(path, card="", **splits):
 )
 def test_labels_may_be_words_or_numbers(tmp_path, labels):
     columns = {"text": ["x", "y", "z"], "label": labels, "note": ["extra", "columns", "go"]}
-    loaded = common.load_splits(folder_of(tmp_path, train=columns, validation=columns, test=columns))
+    loaded = common.load_splits(folder_of(tmp_path, train=columns, validation=columns, test=columns), {})
     assert loaded["test"].column_names == ["text", "label"]
     assert loaded["test"].features["label"].names == [str(label) for label in sorted(set(labels))]
     assert [loaded["test"].features["label"].int2str(i) for i in loaded["test"]["label"]] == [str(label) for label in labels]
@@ -134,8 +134,8 @@ dataset_info:
         ({"validation": {"text": ["x"], "label": ["c"]}, "card": CARD}, r"'validation' has labels that 'train' has not: \['c'\]"),
         ({"test": {"text": ["x"], "label": ["d"]}, "card": CARD}, r"can't be read: (.|\n)*labels among the names"),
         ({"test": {"text": [], "label": []}}, r"can't be read: (.|\n)*needs rows"),
-        ({"test": {"sentence": ["x"], "label": ["a"]}}, r"can't be read: (.|\n)*sentence(.|\n)*the same columns, 'text' and 'label'"),
-        ({split: {"sentence": ["x"], "label": ["a"]} for split in SIZES}, r"no column 'text', .*rename_column\('sentence', 'text'\)"),
+        ({"test": {"sentence": ["x"], "label": ["a"]}}, r"can't be read: (.|\n)*sentence(.|\n)*the same columns"),
+        ({split: {"sentence": ["x"], "label": ["a"]} for split in SIZES}, r"no column 'text', .*columns = \{'text'"),
         ({split: {"text": ["x"], "emotion": ["a"]} for split in SIZES}, r"'train' has no column 'label'"),
         ({"train": {"text": ["x", "  "], "label": ["a", "b"]}}, r"row 1 of split 'train' has the text '  ': drop it"),
         ({"train": {"text": ["x", None], "label": ["a", "b"]}}, r"row 1 of split 'train' has the text None: drop it"),
@@ -146,7 +146,7 @@ dataset_info:
 )
 def test_bad_input_is_refused_with_a_cure(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **wrong))
+        common.load_splits(folder_of(tmp_path / "data", **wrong), {})
 
 
 def test_a_label_without_a_name_is_refused():

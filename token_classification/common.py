@@ -1,13 +1,15 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
 import json
+import re
 from html import escape
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from datasets import ClassLabel, DatasetDict, Features, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
 from seqeval.scheme import IOB2, Entities
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -15,11 +17,21 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
+COLUMNS = ("tokens", "ner_tags")
+TASK = "token-classification"  # as the Hub and `pipeline` call it
+ABOUT = "Finds names in a text and tells of which type they are (token classification, IOB2). Words were labelled on their first piece."
+USE = """from transformers import pipeline
+
+find_names = pipeline("token-classification", model="NAME", aggregation_strategy="first")
+print(find_names("Leila Haddad left Oslo last spring."))"""  # NAME is where the model is
 COLOURS = ("#a6cee3", "#fdbf6f", "#b2df8a", "#cab2d6", "#fb9a99", "#ffff99", "#d9d9d9")
 
 
-def load_splits(dataset_id: str) -> DatasetDict:
+def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
     """Load a local folder or a dataset of the Hub and check that a tagger can be trained on it.
+
+    Args:
+        columns: {name here: name in the data}, e.g. {"tokens": "words"}; empty if the columns are `tokens` and `ner_tags`.
 
     Returns:
         The splits `train`, `validation` and `test`, each with a column `tokens` (a list of words) and a column `ner_tags`
@@ -30,17 +42,11 @@ def load_splits(dataset_id: str) -> DatasetDict:
         ValueError: the files can't be read, a split or column is missing or empty, a row has no words, not as many tags
             as words, a tag without a name, or tags that are not IOB2.
     """
-    try:
-        loaded = load_dataset(dataset_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(
-            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, 'tokens' and "
-            "'ner_tags', and tags among the names in the dataset's card, if it has one"
-        ) from error
+    loaded = rename(load(dataset_id), columns, dataset_id)
     for split in SPLITS:
         if split not in loaded:
             raise ValueError(f"{dataset_id} has no split '{split}', only {list(loaded)}: add it, e.g. with train_test_split")
-        check_columns(loaded[split], split)
+        loaded[split] = check_columns(loaded[split], split)
     splits = encode_tags(DatasetDict({split: loaded[split].select_columns(["tokens", "ner_tags"]) for split in SPLITS}))
     names = splits["train"].features["ner_tags"].feature.names
     for split in SPLITS:
@@ -52,22 +58,75 @@ def load_splits(dataset_id: str) -> DatasetDict:
     return splits
 
 
-def check_columns(dataset, split: str) -> None:
-    """Raise ValueError if `dataset` has no rows, or no lists in `tokens` and `ner_tags`; `split` names it in the message."""
-    for column in ("tokens", "ner_tags"):
+def load(dataset_id: str) -> DatasetDict:
+    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
+    try:
+        return load_dataset(dataset_id)
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(
+            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
+            "among the names in the dataset's card, if it has one"
+        ) from error
+
+
+def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
+    """A data set with its columns named as they are here.
+
+    Args:
+        columns: {name here: name in the data}, of the columns that have another name there.
+        dataset_id: names the data set in the message of an error.
+
+    Raises:
+        ValueError: `columns` has a name that is not used here, or one that the data have not.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
+    for split, rows in loaded.items():
+        if missing := sorted(set(columns.values()) - set(rows.column_names)):
+            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
+        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
+        changed = {own: name for name, own in columns.items() if own != name}
+        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
+    return loaded
+
+
+def read_lists(rows: Dataset, column: str, split: str) -> Dataset:
+    """`rows` with the texts of a column read as lists in JSON, as CSV files must hold them; a column of lists stays as it is.
+
+    Raises:
+        ValueError: a text is not a list in JSON.
+    """
+    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+        return rows
+    lists = []
+    for i, text in enumerate(rows[column]):
+        try:
+            lists.append(json.loads(text or ""))
+        except json.JSONDecodeError:
+            lists.append(None)
+        if not isinstance(lists[-1], list):
+            raise ValueError(
+                f"row {i} of split '{split}' has the {column} {text!r}, which is no list: every row needs one, in a CSV file "
+                'written as in JSON, ["like", "this"]'
+            )
+    return rows.remove_columns(column).add_column(column, lists)
+
+
+def check_columns(dataset: Dataset, split: str) -> Dataset:
+    """`dataset` with lists in `tokens` and `ner_tags`; ValueError if it has none, or no rows. `split` names it in the message."""
+    for column in COLUMNS:
         if column not in dataset.column_names:
             raise ValueError(
-                f"split '{split}' has no column '{column}', only {dataset.column_names}: rename the one you mean, "
-                f"e.g. dataset.rename_column('words', '{column}')"
+                f"split '{split}' has no column '{column}', only {dataset.column_names}: name the one you mean, "
+                f"e.g. columns = {{'{column}': 'its name in the data'}}"
             )
     if len(dataset) == 0:
         raise ValueError(f"split '{split}' is empty: check its data files")
-    for column in ("tokens", "ner_tags"):
+    for column in COLUMNS:
+        dataset = read_lists(dataset, column, split)
         if not hasattr(dataset.features[column], "feature"):
-            raise ValueError(
-                f"column '{column}' of split '{split}' holds no lists but {dataset.features[column]}: it needs one word or tag "
-                "per item, which JSON lines and parquet can hold and CSV can't"
-            )
+            raise ValueError(f"column '{column}' of split '{split}' holds no lists but {dataset.features[column]}: it needs one per row")
+    return dataset
 
 
 def encode_tags(splits: DatasetDict) -> DatasetDict:
@@ -317,6 +376,30 @@ def entity_counts(splits: DatasetDict) -> pd.DataFrame:
     counts.loc["sentences"] = {split: len(splits[split]) for split in splits}
     counts.loc["sentences without entity"] = {split: len(splits[split]) - table["row"].nunique() for split, table in found.items()}
     return counts
+
+
+def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
+
+    Args:
+        name: of the repository on the Hub, or a folder.
+        checkpoint: what training started from.
+        dataset_id: what it was trained and tested on.
+        metrics: name -> value on the test split.
+    """
+    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
+    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
+    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    data = ModelCardData(
+        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
+        # a name of the Hub is owner/name, and what is on this disk is none
+        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+    )
+    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
+    )
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -1,0 +1,189 @@
+"""Data of your own: a folder of CSV, JSON lines or parquet, with columns of any name, for every task."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import notebooks
+import pandas as pd
+import pytest
+from datasets import Dataset
+from stand_ins import PARAMETERS, conll, emotion, imdb, passages, questions, smoltalk
+
+FOLDERS = notebooks.folders()
+FORMATS = ("csv", "jsonl", "parquet")
+SIZES = {"train": 40, "validation": 20, "test": 21}
+
+
+def word_tags(rows):
+    names = rows.features["ner_tags"].feature.names
+    return [{"tokens": row["tokens"], "ner_tags": [names[i] for i in row["ner_tags"]]} for row in rows]
+
+
+def word_labels(rows):
+    names = rows.features["label"].names
+    return [{"text": row["text"], "label": names[row["label"]]} for row in rows]
+
+
+def with_keywords(rows):
+    return [{"messages": row["messages"], "keywords": row["messages"][0]["content"].split()[:1]} for row in rows]
+
+
+TEXTS = passages(60)["train"].to_list()
+# what the folders of a task's README hold: {parameter: {split: rows}}
+DATA = {
+    "sequence_classification": {"dataset_id": {split: word_labels(rows) for split, rows in emotion(SIZES).items()}},
+    "token_classification": {"dataset_id": {split: word_tags(rows) for split, rows in conll(SIZES).items()}},
+    "masked_language_modeling": {"dataset_id": {split: [{"text": row["text"]} for row in rows] for split, rows in imdb(SIZES).items()}},
+    "causal_language_modeling": {
+        "dataset_id": {split: [{"text": row["text"]} for row in rows] for split, rows in imdb(SIZES).items()},
+        "instructions_id": {split: with_keywords(rows) for split, rows in smoltalk(SIZES).items()},
+    },
+    "semantic_search": {
+        "dataset_id": {"train": TEXTS},
+        "questions_id": {
+            split: [{"question": row["question"], "answers": row["answers"]} for row in rows]
+            for split, rows in questions({"train": 20, "validation": 9, "test": 10}, TEXTS).items()
+        },
+    },
+}
+
+
+def write(splits, folder, form, columns):
+    """Write the rows of every split to a file of its own, under the names of `columns`; in CSV, lists as in JSON."""
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        rows = [{columns.get(name, name): value for name, value in row.items()} for row in rows]
+        file = folder / f"{split}.{form}"
+        if form == "csv":
+            listed = [{name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()} for row in rows]
+            pd.DataFrame(listed).to_csv(file, index=False)
+        elif form == "jsonl":
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            Dataset.from_list(rows).to_parquet(file)
+
+
+def load(folder, parameter, path, columns):
+    """What the notebook loads for a parameter."""
+    common = notebooks.common_of(folder)
+    if folder == "semantic_search":
+        ids = [row["id"] for row in TEXTS]
+        return common.load_questions(path, ids, columns) if parameter == "questions_id" else common.load_collection(path, columns)
+    if folder == "causal_language_modeling":
+        return common.load_splits(path, "messages" if parameter == "instructions_id" else "text", columns, 1000)
+    return common.load_splits(path, columns)
+
+
+def line_with_columns(folder):
+    """The README's papermill line for data of one's own, what it calls its folders, and its columns."""
+    blocks = re.findall(r"^```\n(papermill .*?)^```$", (notebooks.ROOT / folder / "README.md").read_text(), flags=re.S | re.M)
+    (line,) = [block for block in blocks if "columns:" in block]
+    columns = dict(re.findall(r"(\w+): (\w+)", re.search(r"\{(.*)\}", line)[1]))
+    return line.strip(), dict(re.findall(r"-p (\w+_id) (\S+)", line)), columns
+
+
+CASES = [(folder, parameter) for folder in FOLDERS for parameter in DATA[folder]]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("folder, parameter", CASES)
+def test_every_format_and_names_of_ones_own_give_the_same_rows(folder, parameter, form, tmp_path):
+    splits = DATA[folder][parameter]
+    columns = {name: f"my {name}" for name in notebooks.common_of(folder).COLUMNS}
+    columns = {name: own for name, own in columns.items() if name in splits["train"][0]}
+    write(splits, tmp_path / "usual", form, {})
+    write(splits, tmp_path / "own", form, columns)
+    usual, own = (load(folder, parameter, str(tmp_path / name), names) for name, names in (("usual", {}), ("own", columns)))
+    if isinstance(usual, Dataset):
+        usual, own = {"train": usual}, {"train": own}
+    for split, rows in splits.items():
+        assert usual[split].features == own[split].features
+        assert usual[split].to_list() == own[split].to_list()
+        for name in set(rows[0]) & set(usual[split].column_names):
+            given = [row[name] for row in rows]
+            found = usual[split][name][:]
+            if folder == "token_classification" and name == "ner_tags":
+                found = [[usual[split].features[name].feature.names[i] for i in tags] for tags in found]
+            if folder == "sequence_classification" and name == "label":
+                found = [usual[split].features[name].names[i] for i in found]
+            assert found == given
+
+
+@pytest.mark.parametrize("folder, parameter", CASES)
+def test_a_column_that_is_not_there_is_told_with_those_that_are(folder, parameter, tmp_path):
+    splits, name = DATA[folder][parameter], next(iter(DATA[folder][parameter]["train"][0]))
+    write(splits, tmp_path / "data", "jsonl", {name: "mine"})
+    with pytest.raises(ValueError, match=rf"no column \['yours'\], only \[.*'mine'.*\]: correct columns = \{{'{name}': 'yours'\}}"):
+        load(folder, parameter, str(tmp_path / "data"), {name: "yours"})
+    with pytest.raises(ValueError, match=rf"no column '{name}', only \[.*'mine'.*\]: name .*columns = \{{'{name}': 'its name in"):
+        load(folder, parameter, str(tmp_path / "data"), {})
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_name_that_no_notebook_uses_is_told(folder, tmp_path):
+    write(DATA[folder]["dataset_id"], tmp_path / "data", "jsonl", {})
+    with pytest.raises(ValueError, match=r"columns has \['txt'\], and the names used here are \('"):
+        load(folder, "dataset_id", str(tmp_path / "data"), {"txt": "text"})
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_column_that_was_named_is_taken_and_not_one_of_the_usual_name(folder, tmp_path):
+    splits = DATA[folder]["dataset_id"]
+    name = next(name for name in splits["train"][0] if name != "id")
+    both = {split: [{**row, "mine": row[name], name: "something else"} for row in rows] for split, rows in splits.items()}
+    write(both, tmp_path / "both", "jsonl", {})
+    write(splits, tmp_path / "usual", "jsonl", {})
+    own, usual = (load(folder, "dataset_id", str(tmp_path / k), c) for k, c in (("both", {name: "mine"}), ("usual", {})))
+    own, usual = (loaded if isinstance(loaded, Dataset) else loaded["test"] for loaded in (own, usual))
+    assert own.to_list() == usual.to_list()
+
+
+@pytest.mark.parametrize(
+    "folder, parameter, column, wrong",
+    [
+        ("token_classification", "dataset_id", "tokens", "['Anna', 'sings']"),  # as pandas writes a list
+        ("token_classification", "dataset_id", "ner_tags", "B-PER O"),
+        ("causal_language_modeling", "instructions_id", "messages", "Who? Milo."),
+        ("causal_language_modeling", "instructions_id", "keywords", "fox, bell"),
+        ("semantic_search", "questions_id", "answers", "p1"),
+        ("semantic_search", "questions_id", "answers", ""),
+    ],
+)
+def test_a_list_that_is_not_written_as_in_json_is_refused(folder, parameter, column, wrong, tmp_path):
+    splits = {split: [dict(row) for row in rows] for split, rows in DATA[folder][parameter].items()}
+    splits["train"][3][column] = wrong
+    write(splits, tmp_path / "data", "csv", {})
+    message = rf"row 3 of split 'train' has the {column} .*, which is no list: every row needs one, .*as in JSON, \[\"like\", \"this\"\]"
+    with pytest.raises(ValueError, match=message):
+        load(folder, parameter, str(tmp_path / "data"), {})
+
+
+def test_stages_may_name_their_columns_in_other_ways(tmp_path):
+    folder = "causal_language_modeling"
+    write(DATA[folder]["dataset_id"], tmp_path / "tales", "jsonl", {"text": "story"})
+    write(DATA[folder]["dataset_id"], tmp_path / "usual", "jsonl", {})
+    tales, usual = (load(folder, "dataset_id", str(tmp_path / name), {"text": "story"}) for name in ("tales", "usual"))
+    assert tales["test"].to_list() == usual["test"].to_list()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_line_of_the_readme_trains_on_csv_with_names_of_ones_own(hub, folder, tmp_path):
+    line, places, columns = line_with_columns(folder)
+    target = tmp_path / "run"
+    notebooks.copy_folder(folder, target)
+    nbformat.write(nbformat.read(notebooks.ROOT / folder / "accelerate_loop.ipynb", as_version=4), target / "accelerate_loop.ipynb")
+    assert places.keys() == DATA[folder].keys()
+    for parameter, place in places.items():
+        write(DATA[folder][parameter], target / place, "csv", columns)
+    asked = {name: value for name, value in PARAMETERS[folder].items() if name not in places}
+    asked |= {name: 1 for name in asked if name.endswith("epochs")}
+    small = " ".join(f"-p {name} {value}" for name, value in asked.items())
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", f"{line} {small}"], cwd=target, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (target / "outputs" / "accelerate_loop" / "run-001" / "model" / "model.safetensors").exists()
