@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from IPython.display import HTML
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoTokenizer
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("text", "messages", "keywords")
@@ -164,6 +165,20 @@ def check_conversation(messages: list[dict], where: str) -> None:
         raise ValueError(f"the conversation in {where} {last}, and there is no answer to learn: end it with the role 'assistant'")
 
 
+def load_tokenizer(checkpoint: str):
+    """The tokenizer of a checkpoint. Raises ValueError if the checkpoint is an encoder, or the tokenizer has no end-of-text token."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"{checkpoint} is an encoder ({config.model_type}), whose attention sees the token that is to be predicted: choose a decoder, "
+            "e.g. HuggingFaceTB/SmolLM2-135M; for an encoder, see masked language modeling"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {checkpoint} has no end-of-text token to put between documents: set tokenizer.eos_token")
+    return tokenizer
+
+
 # ---------------------------------------------------------------------------------------------------- packing
 
 
@@ -196,6 +211,22 @@ def pack(documents: list[list[int]], block_size: int) -> tuple[Dataset, int]:
         name: values[: n * block_size].reshape(n, block_size).tolist() for name, values in (("input_ids", ids), ("position_ids", positions))
     }
     return Dataset.from_dict(blocks), len(ids) - n * block_size
+
+
+def check_borders(with_borders: float, naive: float, model_type: str) -> None:
+    """Raise ValueError if a model reads across the borders between packed documents, although it is told the positions.
+
+    Args:
+        with_borders: the largest difference between a document's logits when it is packed behind another and when it is alone.
+        naive: the same, packed without `position_ids`.
+        model_type: the architecture, for the message.
+    """
+    if with_borders > 0.01 * naive:
+        raise ValueError(
+            f"the attention of {model_type} does not stop where position_ids start again, so packed documents would read one another "
+            f"(their logits differ by {with_borders:.1e} from those alone): choose a checkpoint of another architecture, e.g. gpt2, llama, "
+            "qwen3, smollm3 or gemma"
+        )
 
 
 def unpack(blocks: list[list[int]], end_of_text: int) -> list[list[int]]:
@@ -336,26 +367,27 @@ def is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+def model_card(name: str, checkpoint: str, datasets: list[str], metrics: dict[str, float]) -> ModelCard:
     """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
 
     Args:
         name: of the repository on the Hub, or a folder.
         checkpoint: what training started from.
-        dataset_id: what it was trained and tested on.
+        datasets: what it was trained and tested on.
         metrics: name -> value on the test split.
     """
-    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
-    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
-    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    def on_hub(name):  # as owner/name, which what is on this disk is not
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
+
+    tested = {"task_type": TASK, "dataset_type": datasets[0], "dataset_name": ", ".join(datasets), "dataset_split": "test"}
     data = ModelCardData(
-        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
-        # a name of the Hub is owner/name, and what is on this disk is none
-        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+        model_name=name, library_name="transformers", pipeline_tag=TASK, base_model=checkpoint if on_hub(checkpoint) else None,
+        datasets=list(filter(on_hub, datasets)) or None,
+        eval_results=[EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()],
     )
     rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
     return ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {', '.join(datasets)}\n\n"
         f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
     )
 

@@ -183,26 +183,27 @@ def label_counts(splits: DatasetDict) -> pd.DataFrame:
     return pd.DataFrame(counts, index=names)
 
 
-def model_card(name: str, checkpoint: str, dataset_id: str, metrics: dict[str, float]) -> ModelCard:
+def model_card(name: str, checkpoint: str, datasets: list[str], metrics: dict[str, float]) -> ModelCard:
     """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
 
     Args:
         name: of the repository on the Hub, or a folder.
         checkpoint: what training started from.
-        dataset_id: what it was trained and tested on.
+        datasets: what it was trained and tested on.
         metrics: name -> value on the test split.
     """
-    on_hub = {"base_model": checkpoint, "datasets": dataset_id}
-    tested = {"task_type": TASK, "dataset_type": dataset_id, "dataset_name": dataset_id, "dataset_split": "test"}
-    results = [EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()]
+    def on_hub(name):  # as owner/name, which what is on this disk is not
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
+
+    tested = {"task_type": TASK, "dataset_type": datasets[0], "dataset_name": ", ".join(datasets), "dataset_split": "test"}
     data = ModelCardData(
-        model_name=name, library_name="transformers", pipeline_tag=TASK, eval_results=results,
-        # a name of the Hub is owner/name, and what is on this disk is none
-        **{key: value for key, value in on_hub.items() if re.fullmatch(r"[\w.-]+/[\w.-]+", value) and not Path(value).exists()},
+        model_name=name, library_name="transformers", pipeline_tag=TASK, base_model=checkpoint if on_hub(checkpoint) else None,
+        datasets=list(filter(on_hub, datasets)) or None,
+        eval_results=[EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()],
     )
     rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
     return ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {dataset_id}\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {', '.join(datasets)}\n\n"
         f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
     )
 

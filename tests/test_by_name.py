@@ -217,7 +217,7 @@ def test_the_bigger_run_of_the_readme_runs_is_shared_and_loads_by_name(box, fold
     card = ModelCard.load(str(shared / "README.md"), ignore_metadata_errors=False)
     assert card.data.base_model == asked["checkpoint"]
     if "/" in asked["dataset_id"] and not (target / asked["dataset_id"]).exists():
-        assert card.data.datasets == asked["dataset_id"]
+        assert card.data.datasets[0] == asked["dataset_id"]
     (score,) = [result.metric_value for result in card.data.eval_results if result.metric_type == metric]
     assert f"| {metric} | {score:.3f} |" in card.text and f"'{metric}': {score}" in outputs[-1][-1]["data"]["text/plain"].replace("\n", " ")
     (use,) = fences(card.text, "from ")

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from notebooks import ROOT, common_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 common = common_of("causal_language_modeling")
 
@@ -697,3 +697,27 @@ def test_a_request_names_what_its_answer_is_about_and_test_combines_it_anew():
         tuple(kinds.pop() for kinds in told_of(text, make_stories.WOODS)) for split in common.SPLITS for text in stories("woods", split)
     }
     assert not (seen["test"] | seen["validation"]) & (seen["train"] | told) and not seen["test"] & seen["validation"]
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_an_encoder_is_refused(hub):
+    with pytest.raises(ValueError, match=r"\S+ is an encoder \(distilbert\), .*: choose a decoder, .*see masked language modeling"):
+        common.load_tokenizer("distilbert/distilbert-base-uncased")
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(hub, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained("HuggingFaceTB/SmolLM2-135M")
+    AutoConfig.from_pretrained("HuggingFaceTB/SmolLM2-135M").save_pretrained(tmp_path)
+    assert common.load_tokenizer("HuggingFaceTB/SmolLM2-135M").eos_token == tokenizer.eos_token
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no end-of-text token to put between documents: set tokenizer.eos_token"):
+        common.load_tokenizer(str(tmp_path))
+
+
+def test_attention_that_crosses_borders_is_refused():
+    common.check_borders(1e-6, 1.2, "llama")
+    with pytest.raises(ValueError, match=r"the attention of opt does not stop .*differ by 8.6e-01 .*: choose a checkpoint of another"):
+        common.check_borders(0.86, 1.2, "opt")
