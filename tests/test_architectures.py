@@ -233,6 +233,7 @@ def child(folder, script, log):
         runpy.run_path(script, run_name="__main__")
         status = 0
     except BaseException:
+        sys.stdout.flush()  # both go to one file, of which the error is to be the end
         traceback.print_exc()
     finally:
         sys.stdout.flush()

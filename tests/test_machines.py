@@ -46,12 +46,11 @@ def test_the_configuration_is_as_accelerate_writes_it(name, tmp_path):
     assert config.distributed_type.lower() == name and (config.num_machines, config.num_processes) == (2, 16)
 
 
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_on_a_cpu_the_configuration_trains_without_what_needs_gpus(alone, name, tmp_path):
+def test_on_a_cpu_the_configuration_for_fsdp_trains_without_it(alone, tmp_path):
     script = exported(tmp_path / "run")
-    config = re.sub("num_machines: 2", "num_machines: 1", re.sub("num_processes: 16", "num_processes: 2", CONFIGS[name]))
+    config = re.sub("num_machines: 2", "num_machines: 1", re.sub("num_processes: 16", "num_processes: 2", CONFIGS["fsdp"]))
     config = re.sub("main_process_ip: .*", "main_process_ip: 127.0.0.1", re.sub("29500", "0", config))
-    (tmp_path / "config.yaml").write_text(re.sub("  deepspeed_multinode_launcher: .*\n", "", config))
+    (tmp_path / "config.yaml").write_text(config)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "config.yaml"), script]
     done = subprocess.run(launch, cwd=tmp_path / "run", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
