@@ -403,7 +403,7 @@ def test_a_saved_model_loads_in_sentence_transformers_and_gives_the_same_vectors
 def test_the_readmes_programs_embed_on_two_processes_and_fill_an_engine(pair, tmp_path):
     target, _ = pair("semantic_search", 1)
     model = target / "outputs" / "accelerate_loop" / "run-001" / "model"
-    programs = re.findall(r"```python\n# (\w+\.py)(.*?)```", (FOLDER / "README.md").read_text(), flags=re.S)
+    programs = re.findall(r"```python\n# (e\w+\.py)(.*?)```", (FOLDER / "README.md").read_text(), flags=re.S)
     assert [name for name, _ in programs] == ["embed.py", "engine.py"]
     for name, text in programs:
         (tmp_path / name).write_text("#" + text.replace('load_collection("stdlib", {})', 'load_collection("stand-in/passages", {})'))
