@@ -3,6 +3,7 @@
 import ast
 import builtins
 import re
+import symtable
 from statistics import median
 
 import nbformat
@@ -130,14 +131,16 @@ def test_badges_and_bootstrap_name_one_address(path):
 
 
 def names_in(cells):
-    """Names that the code uses without having them, and those that it imports."""
-    nodes = list(ast.walk(ast.parse("\n".join(cell.source for cell in cells))))
-    imported = {alias.asname or alias.name.split(".")[0] for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for alias in n.names}
-    loaded = {n.id for n in nodes if isinstance(n, ast.Name)}
-    made = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    made |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-    made |= {n.name for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | set(dir(builtins))
-    return loaded - made - imported, imported
+    """Names that the code of cells uses without having them, and those that it imports."""
+    top = symtable.symtable("\n".join(cell.source for cell in cells), "cells", "exec")
+    tables = [top]
+    for table in tables:
+        tables += table.get_children()
+    symbols = [(table, name) for table in tables for name in table.get_symbols()]
+    used = {name.get_name() for table, name in symbols if name.is_referenced() and (table is top or name.is_global())}
+    made = {name.get_name() for name in top.get_symbols() if name.is_assigned() or name.is_imported()}
+    imported = {name.get_name() for _, name in symbols if name.is_imported()}
+    return used - made - set(dir(builtins)), imported
 
 
 @pytest.mark.parametrize("path", PATHS)
