@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 CONSTRAINTS ?= tests/constraints.txt
+JOBS ?= 2
 VENV := .venv/bin
 BOX := $(VENV)/python tests/hub.py run --
 
@@ -19,8 +20,14 @@ setup: .venv/done  ## virtual environment and the two small checkpoints, once
 run: setup       ## run every notebook (TASK=folder for one): executed copies and a table, in runs/
 	@$(BOX) $(VENV)/python tests/notebooks.py run $(TASK)
 
-test: setup      ## run all tests, the notebooks among them
-	@$(VENV)/python -m pytest
+test: setup      ## every notebook on small models, the pairs, helpers, data and papers (JOBS=4 for more at once)
+	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+prove: setup     ## the rest: default runs, kills and resumes, processes, architectures, other names, browser
+	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/prove
+
+colab: setup     ## run one folder's notebooks (TASK=folder) with the versions of Colab's image
+	@$(BOX) $(VENV)/python tests/colab.py $(TASK)
 
 lab: setup       ## open JupyterLab here, under the Hub in a box
 	@$(BOX) $(VENV)/jupyter lab
@@ -34,4 +41,4 @@ results: setup   ## fill the README's results table and plot from runs/
 home: setup      ## set the repository's address everywhere: REPO=owner/name
 	@$(VENV)/python tests/notebooks.py home $(REPO)
 
-.PHONY: help setup run test lab refresh results home
+.PHONY: help setup run test prove colab lab refresh results home

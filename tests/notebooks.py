@@ -8,11 +8,14 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -64,32 +67,88 @@ def prepared(notebook, parameters, results):
     return document
 
 
-def execute(notebook, target, parameters=None, progress=False):
-    """Execute a notebook in the folder `target` (a copy of its own) and return {losses, metrics, minutes}.
+def execute(notebook, target, parameters=None):
+    """Execute a notebook in the folder `target` (a copy of its own), telling on the way what is running.
 
-    Raises papermill's PapermillExecutionError, which names cell and error; the copy up to there is in `target`.
+    Returns:
+        What its results cell wrote, `minutes`, and `sections`: the minutes of each section.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed, whose number is in `cell`. The notebook up to there is in `target`.
     """
-    import papermill
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     name = Path(notebook).stem
-    source, output = target / f".{name}.ipynb", target / f"{name}.ipynb"
-    nbformat.write(prepared(notebook, parameters, f"{name}.json"), source)
-    start = time.perf_counter()
-    bar = {"desc": f"{Path(notebook).parent.name}/{name}", "bar_format": "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed}"}
-    quiet = ["--IPKernelApp.log_level=ERROR"]  # no warning about the kernel's transport between the progress bars
+    document = prepared(notebook, parameters, f"{name}.json")
+    progress = Progress(f"{Path(notebook).parent.name}/{name}", document)
+    # without the option, a warning about the kernel's transport comes between the lines of progress
+    client = NotebookClient(
+        document, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(target)}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"], on_cell_start=progress.at,
+    )
+    RUNNING.append(progress)
     try:
-        papermill.execute_notebook(
-            source, output, cwd=target, kernel_name="python3", progress_bar=bar if progress else False, extra_arguments=quiet
-        )
+        client.execute()
+    except CellExecutionError as error:
+        error.cell = progress.cell
+        raise
     finally:
-        source.unlink()
-        document = nbformat.read(output, as_version=4)
+        progress.end()
+        RUNNING.remove(progress)
         document.cells.pop()  # the cell that writes the results
-        nbformat.write(document, output)
-    minutes = (time.perf_counter() - start) / 60
-    outcome = json.loads((target / f"{name}.json").read_text()) | {"minutes": minutes}
+        nbformat.write(document, target / f"{name}.ipynb")
+    outcome = json.loads((target / f"{name}.json").read_text())
+    outcome |= {"minutes": progress.seconds() / 60, "sections": progress.minutes}
     (target / f"{name}.json").write_text(json.dumps(outcome))
     return outcome
+
+
+RUNNING = []  # a Progress for each notebook that is being executed
+
+
+class Progress:
+    """Which cell of a notebook is running, and how long each section took. Outside of a terminal, each new section is told."""
+
+    def __init__(self, name, document):
+        self.name, self.minutes, self.section, self.cell = name, {}, "", 0
+        self.start = self.since = time.perf_counter()
+        heading, self.place, cells = "", {}, 0  # index of a code cell: (its number, its section)
+        for index, cell in enumerate(document.cells):
+            if match := re.match(r"## (.+)", cell.source):
+                heading = match[1]
+            if cell.cell_type == "code":
+                cells += 1
+                self.place[index] = cells, heading
+        self.total = cells - 1  # without the cell that writes the results
+
+    def seconds(self):
+        return time.perf_counter() - self.start
+
+    def end(self):
+        now = time.perf_counter()
+        self.minutes[self.section] = self.minutes.get(self.section, 0) + (now - self.since) / 60
+        self.since = now
+
+    def at(self, cell, cell_index):
+        """nbclient calls this when a cell starts."""
+        if cell_index in self.place:
+            self.end()
+            before = self.section
+            self.cell, self.section = self.place[cell_index]
+            if self.section != before and not sys.stdout.isatty():
+                print(self, flush=True)
+
+    def __str__(self):
+        minutes, seconds = divmod(int(self.seconds()), 60)
+        return f"{self.name}  {minutes}:{seconds:02d}  cell {min(self.cell, self.total)} of {self.total}, {self.section}"
+
+
+def tell(ended):
+    """On a terminal, renew a line on all that is running, once a second until the event `ended`."""
+    while sys.stdout.isatty() and not ended.wait(1):
+        line = "   ".join(map(str, RUNNING))
+        print("\r\033[K" + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
 
 def script(notebook, target, parameters, results):
@@ -103,48 +162,65 @@ def script(notebook, target, parameters, results):
 
 
 def run(chosen=None, refresh=False):
-    """Run the notebooks of all folders, or of one. Returns 0, or 1 if one failed."""
+    """Run the notebooks of all folders, or of one. Returns 0, or 1 if one failed.
+
+    The two of a folder run side by side: while one imports or decodes on one core, the other has work for the second. With `refresh`
+    they run one after the other, since times that are measured in a notebook would not be worth showing.
+    """
     if chosen and chosen not in folders():
         sys.exit(f"no folder {chosen} with notebooks: there is {', '.join(folders())}")
-    rows, failed = [], False
+    rows, failed, ended, start = [], False, threading.Event(), time.perf_counter()
+    threading.Thread(target=tell, args=[ended], daemon=True).start()
     for folder in [chosen] if chosen else folders():
         target = RUNS / folder
         shutil.rmtree(target, ignore_errors=True)
         copy_folder(folder, target)
-        for name in PAIR:
-            notebook = ROOT / folder / f"{name}.ipynb"
-            try:
-                outcome = execute(notebook, target, progress=True)
-            except Exception as error:  # the other notebooks are still to run
+        with ThreadPoolExecutor(1 if refresh else len(PAIR)) as pool:
+            outcomes = {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target) for name in PAIR}
+        for name, outcome in outcomes.items():
+            if error := outcome.exception():  # the other notebooks run all the same
                 failed = True
-                rows.append([f"{folder}/{name}", "failed", "", "", ""])
+                rows.append([f"{folder}/{name}", "failed", "", "", "", ""])
                 print(f"\n{folder}/{name} failed: {last_line(error)}\n", flush=True)
                 continue
+            outcome = outcome.result()
             metrics = scores(outcome["metrics"])
             first, last = outcome["losses"][0], outcome["losses"][-1]
-            rows.append([f"{folder}/{name}", f"{outcome['minutes']:.1f}", f"{first:.4f}", f"{last:.4f}", metrics])
+            longest = sorted(outcome["sections"].items(), key=lambda section: -section[1])[:3]
+            parts = ", ".join(f"{section} {minutes:.1f}" for section, minutes in longest)
+            rows.append([f"{folder}/{name}", f"{outcome['minutes']:.1f}", parts, f"{first:.4f}", f"{last:.4f}", metrics])
             if refresh:
-                nbformat.write(clean(nbformat.read(target / f"{name}.ipynb", as_version=4)), notebook)
+                document = clean(nbformat.read(target / f"{name}.ipynb", as_version=4))
+                nbformat.write(document, ROOT / folder / f"{name}.ipynb")
         if (difference := pair_difference(target)) is not None:
-            rows.append([f"{folder}: largest loss difference of the pair", "", "", "", f"{difference}"])
-    print_table([["notebook", "minutes", "first loss", "last loss", "test metrics"], *rows])
+            rows.append([f"{folder}: largest loss difference of the pair", "", "", "", "", f"{difference}"])
+    ended.set()
+    print_table([["notebook", "minutes", "most of them in", "first loss", "last loss", "test metrics"], *rows])
+    print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return int(failed)
 
 
 def last_line(error):
     """Where and how a notebook failed, in a line."""
-    if hasattr(error, "exec_count"):
-        return f"cell [{error.exec_count}] {error.ename}: {error.evalue}"
-    return f"{type(error).__name__}: {error}"
+    return f"cell [{error.cell}] {error.ename}: {error.evalue}" if hasattr(error, "cell") else f"{type(error).__name__}: {error}"
+
+
+def largest_difference(one, two):
+    """The largest |difference| of two lists of losses; infinity if they differ in length, or if one is not a finite number.
+
+    `max` alone would pass over a NaN, with which no number compares.
+    """
+    if len(one) != len(two) or not all(map(math.isfinite, [*one, *two])):
+        return math.inf
+    return max((abs(a - b) for a, b in zip(one, two)), default=0.0)
 
 
 def pair_difference(target):
-    """max |difference| of the two loss curves below `target`; None if one is missing, infinity if they differ in length."""
+    """`largest_difference` of the two loss curves below `target`; None if one is missing."""
     files = [target / f"{name}.json" for name in PAIR]
     if not all(file.exists() for file in files):
         return None
-    one, two = (json.loads(file.read_text())["losses"] for file in files)
-    return max(abs(a - b) for a, b in zip(one, two)) if len(one) == len(two) else float("inf")
+    return largest_difference(*(json.loads(file.read_text())["losses"] for file in files))
 
 
 def print_table(rows):
@@ -225,6 +301,7 @@ def home(new):
 
 if __name__ == "__main__":
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave their core to the other notebook
     command, argument = (sys.argv[1:] + ["", ""])[:2]
     if command in ("run", "refresh"):
         sys.exit(run(argument or None, refresh=command == "refresh"))

@@ -1,10 +1,19 @@
-"""Stand-ins, for tests alone: the architecture, tokenizer kind and columns of real models and data sets, tiny and random."""
+"""Stand-ins, for tests alone: the architecture, tokenizer kind and columns of real models and data sets, tiny and random.
+
+    python stand_ins.py STORE      put them into the folder that a Hub in a box serves
+"""
 
 import random
+import shutil
+import sys
+from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from hub import STORE
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     DistilBertConfig,
     DistilBertForMaskedLM,
     LlamaConfig,
@@ -17,49 +26,6 @@ EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 NER_TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 CONSONANTS, VOWELS = "bdfgklmnprst", "aeiou"
 WORDS = [a + b + c for a in CONSONANTS for b in VOWELS for c in ("", "n", "ro")]
-
-
-# What the proofs run each folder on: sizes that leave a short last batch and, at two batches per step, a short last window
-PARAMETERS = {
-    "sequence_classification": {
-        "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "dair-ai/emotion",
-        "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
-    },
-    "token_classification": {
-        "checkpoint": "distilbert/distilbert-base-cased", "dataset_id": "lhoestq/conll2003",
-        "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
-    },
-    "semantic_search": {
-        "checkpoint": "distilbert/distilbert-base-uncased", "sparse_checkpoint": "distilbert/distilbert-base-uncased",
-        "dataset_id": "stand-in/passages", "questions_id": "stand-in/questions",
-        "num_pairs": 32, "num_epochs": 5, "batch_size": 8, "learning_rate": 1e-3,
-    },
-    "masked_language_modeling": {
-        "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "stanfordnlp/imdb",
-        "block_size": 16, "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
-    },
-    "causal_language_modeling": {
-        "checkpoint": "HuggingFaceTB/SmolLM2-135M", "dataset_id": "roneneldan/TinyStories", "domain_id": "stanfordnlp/imdb",
-        "instructions_id": "HuggingFaceTB/smol-smoltalk", "block_size": 16, "batch_size": 4, "num_epochs": 3, "learning_rate": 1e-2,
-        "domain_epochs": 2, "instruction_epochs": 8,
-    },
-}
-NO_DROPOUT = {folder: {"checkpoint": "stand-in/no-dropout", "num_epochs": 3} for folder in PARAMETERS}
-NO_DROPOUT["causal_language_modeling"] = {"num_epochs": 2}  # the architecture has none
-# the folders below a run in which stages keep their checkpoints, in the order in which they are trained, with their epochs
-STAGES = {
-    "causal_language_modeling": {
-        "1-pretraining": "num_epochs", "2-only-new": "domain_epochs", "2-new-domain": "domain_epochs",
-        "3-instructions": "instruction_epochs",
-    }
-}
-# the validation score that chooses the best checkpoint; with a minus, lower is better
-BEST_BY = {
-    "sequence_classification": "f1", "token_classification": "f1", "semantic_search": "mrr@10", "masked_language_modeling": "-perplexity",
-    "causal_language_modeling": "-loss",
-}
-# Scores that count rows are the same on any number of processes; perplexity is as continuous as the losses and has their last bits.
-METRIC_TOLERANCE = {"masked_language_modeling": {"rel": 1e-5}, "causal_language_modeling": {"rel": 1e-5}}
 
 
 def sentence(rng, words):
@@ -116,6 +82,15 @@ def distilbert(folder, dropout):
     )
     DistilBertForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def small_bert(folder, of):
+    """A random BERT of 32 numbers a token with the tokenizer of a real checkpoint, whose files are in `of`."""
+    set_seed(1)
+    config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, initializer_range=0.1)
+    BertForMaskedLM(config).save_pretrained(folder)
+    for file in of.glob("*token*"):
+        shutil.copy(file, folder)
 
 
 def emotion(sizes):
@@ -226,6 +201,8 @@ def write_dataset(splits, folder):
 
 def write_stand_ins(store):
     """Put all stand-ins into the folder that a Hub in a box serves, under the names of what they stand for."""
+    for real in ("sentence-transformers/all-MiniLM-L6-v2", "rasyosef/splade-tiny"):
+        small_bert(store / "models" / "stand-in" / Path(real).name, STORE / "models" / real)
     for name in ("distilbert-base-uncased", "distilbert-base-cased"):
         distilbert(store / "models" / "distilbert" / name, dropout=0.1)
     # the same without dropout, for comparing numbers of processes: a row's dropout depends on the rows drawn beside it
@@ -241,3 +218,8 @@ def write_stand_ins(store):
     write_dataset(smoltalk({"train": 51, "test": 17}), store / "datasets" / "HuggingFaceTB" / "smol-smoltalk")
     write_dataset(imdb({"train": 47, "test": 23, "unsupervised": 5}), store / "datasets" / "stanfordnlp" / "imdb")
     write_dataset(conll(sizes), store / "datasets" / "lhoestq" / "conll2003")
+    (store / "complete").touch()
+
+
+if __name__ == "__main__":
+    write_stand_ins(Path(sys.argv[1]))

@@ -4,7 +4,6 @@ import ast
 import builtins
 import re
 import symtable
-from statistics import median
 
 import nbformat
 import notebooks
@@ -87,21 +86,6 @@ def test_a_notebook_is_ready_to_read(path):
         assert not re.search(r"\w*Warning\b|Traceback", shown(cell)), cell.source
         assert not MACHINE.search(shown(cell)), cell.source
         assert not any("widget" in kind for o in cell.outputs for kind in o.get("data", {})), cell.source
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_a_notebook_keeps_to_its_form(path):
-    cells = code_cells(read(path))
-    most = 75 if path.startswith("causal_language_modeling/") else 45
-    lengths = [cell.source.count("\n") + 1 for cell in cells]
-    assert 30 <= len(cells) <= most
-    assert 3 <= median(lengths) <= 7
-    assert sum(cell.cell_type == "markdown" for cell in read(path).cells) >= len(cells)
-    # a parameters cell has a line for each parameter, and nothing more
-    (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    assert parameters.source.count("\n") + 1 == len(ast.parse(parameters.source).body)
-    others = sorted(n for cell, n in zip(cells, lengths) if cell is not parameters)
-    assert others[-1] <= 60 and others[-2] <= 15, "one cell may be long: the training loop"
 
 
 @pytest.mark.parametrize("path", PATHS)

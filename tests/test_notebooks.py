@@ -1,12 +1,14 @@
 """The runner behind make run, refresh and home."""
 
 import json
+import math
+import re
 import shutil
 
 import nbformat
 import notebooks
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 TAGGED = {"tags": ["parameters"]}
 
@@ -106,3 +108,28 @@ def test_home_rewrites_the_address_everywhere(tmp_path, monkeypatch):
             json.loads(text)
     with pytest.raises(SystemExit, match="owner/name"):
         notebooks.home("https://github.com/someone/nlp-tasks")
+
+
+@pytest.mark.parametrize(
+    "one, two, difference",
+    [
+        ([2.0, 1.0], [2.0, 1.0], 0.0), ([2.0, 1.0], [2.5, 0.0], 1.0), ([], [], 0.0),
+        ([2.0], [2.0, 1.0], math.inf), ([0.0, 1.0], [math.nan, 1.0], math.inf), ([1.0, math.nan], [1.0, math.nan], math.inf),
+        ([math.inf], [math.inf], math.inf),
+    ],
+)
+def test_a_loss_that_is_not_a_number_is_a_difference(one, two, difference):
+    assert notebooks.largest_difference(one, two) == notebooks.largest_difference(two, one) == difference
+
+
+def test_a_run_tells_notebook_cell_section_and_time(repository, capfd):
+    root = repository(["y = 1", GOOD], [GOOD])
+    path = root / "task" / "trainer_api.ipynb"
+    document = nbformat.read(path, as_version=4)
+    document.cells.insert(1, new_markdown_cell("## Training\n\nHere."))
+    nbformat.write(document, path)
+    assert notebooks.run("task") == 0
+    assert re.search(r"^task/trainer_api  0:\d\d  cell 2 of 3, Training$", capfd.readouterr().out, flags=re.M)
+    outcome = json.loads((root / "runs" / "task" / "trainer_api.json").read_text())
+    assert outcome["sections"].keys() == {"", "Training"}
+    assert sum(outcome["sections"].values()) == pytest.approx(outcome["minutes"], abs=0.01)

@@ -1,18 +1,12 @@
 """Data of your own: a folder of CSV, JSON lines or parquet, with columns of any name, for every task."""
 
 import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
-import nbformat
 import notebooks
 import pandas as pd
 import pytest
 from datasets import Dataset
-from stand_ins import PARAMETERS, conll, emotion, imdb, passages, questions, smoltalk
+from stand_ins import conll, emotion, imdb, passages, questions, smoltalk
 
 FOLDERS = notebooks.folders()
 FORMATS = ("csv", "jsonl", "parquet")
@@ -77,14 +71,6 @@ def load(folder, parameter, path, columns):
     if folder == "causal_language_modeling":
         return common.load_splits(path, "messages" if parameter == "instructions_id" else "text", columns, 1000)
     return common.load_splits(path, columns)
-
-
-def line_with_columns(folder):
-    """The README's papermill line for data of one's own, what it calls its folders, and its columns."""
-    blocks = re.findall(r"^```\n(papermill .*?)^```$", (notebooks.ROOT / folder / "README.md").read_text(), flags=re.S | re.M)
-    (line,) = [block for block in blocks if "columns:" in block]
-    columns = dict(re.findall(r"(\w+): (\w+)", re.search(r"\{(.*)\}", line)[1]))
-    return line.strip(), dict(re.findall(r"-p (\w+_id) (\S+)", line)), columns
 
 
 CASES = [(folder, parameter) for folder in FOLDERS for parameter in DATA[folder]]
@@ -169,21 +155,3 @@ def test_stages_may_name_their_columns_in_other_ways(tmp_path):
     write(DATA[folder]["dataset_id"], tmp_path / "usual", "jsonl", {})
     tales, usual = (load(folder, "dataset_id", str(tmp_path / name), {"text": "story"}) for name in ("tales", "usual"))
     assert tales["test"].to_list() == usual["test"].to_list()
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_the_line_of_the_readme_trains_on_csv_with_names_of_ones_own(hub, folder, tmp_path):
-    line, places, columns = line_with_columns(folder)
-    target = tmp_path / "run"
-    notebooks.copy_folder(folder, target)
-    nbformat.write(nbformat.read(notebooks.ROOT / folder / "accelerate_loop.ipynb", as_version=4), target / "accelerate_loop.ipynb")
-    assert places.keys() == DATA[folder].keys()
-    for parameter, place in places.items():
-        write(DATA[folder][parameter], target / place, "csv", columns)
-    asked = {name: value for name, value in PARAMETERS[folder].items() if name not in places}
-    asked |= {name: 1 for name in asked if name.endswith("epochs")}
-    small = " ".join(f"-p {name} {value}" for name, value in asked.items())
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", f"{line} {small}"], cwd=target, env=os.environ | {"PATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert (target / "outputs" / "accelerate_loop" / "run-001" / "model" / "model.safetensors").exists()

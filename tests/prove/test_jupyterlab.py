@@ -14,8 +14,8 @@ import nbformat
 import notebooks
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from parameters import LEARNABLE
 from playwright.sync_api import sync_playwright
-from stand_ins import PARAMETERS
 
 FOLDER = "sequence_classification"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
@@ -168,7 +168,7 @@ def missing_widgets(seen):
 
 @pytest.fixture(scope="module", params=notebooks.PAIR)
 def seen(request, browser, lab):
-    parameters = PARAMETERS[FOLDER] | {"num_epochs": 2}
+    parameters = LEARNABLE[FOLDER] | {"num_epochs": 2}
     document = notebooks.prepared(notebooks.ROOT / FOLDER / f"{request.param}.ipynb", parameters, f"{request.param}.json")
     return run_all(browser, lab, f"{request.param}.ipynb", document, patience=20)
 
