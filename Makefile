@@ -12,7 +12,7 @@ setup: .venv/done  ## virtual environment and the two small checkpoints, once
 	@$(VENV)/python tests/hub.py weights
 
 .venv/done: requirements.txt tests/requirements.txt tests/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: add PYTHON=python3.12, say")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed: add PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/requirements.txt -c $(CONSTRAINTS)
 	@touch $@

@@ -229,12 +229,6 @@ def check_borders(with_borders: float, naive: float, model_type: str) -> None:
         )
 
 
-def unpack(blocks: list[list[int]], end_of_text: int) -> list[list[int]]:
-    """The documents in blocks that `pack` made, each from its end-of-text token on; the last one may be cut."""
-    ids = np.array(list(chain.from_iterable(blocks)))
-    return [part.tolist() for part in np.split(ids, np.flatnonzero(ids == end_of_text)) if len(part)]
-
-
 # ---------------------------------------------------------------------------------------------------- conversations
 
 

@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import notebooks  # noqa: E402
 from hub import Hub  # noqa: E402
-from parameters import LEARNABLE, SMALL  # noqa: E402
+from oracles import makes  # noqa: E402
+from parameters import LEARNABLE, OTHERWISE, SMALL  # noqa: E402
 
 PATIENCE = 300  # seconds that a test waits for what another worker runs
 
@@ -60,6 +61,9 @@ def make_copies(scratch):
         notebooks.copy_folder(folder, scratch / folder)
         for name in notebooks.PAIR:
             document = notebooks.prepared(notebooks.ROOT / folder / f"{name}.ipynb", parameters, f"{name}.json")
+            for cell in document.cells:
+                if cell.cell_type == "code" and makes(cell.source) & OTHERWISE.get(folder, set()):
+                    cell.metadata.tags = []
             nbformat.write(document, scratch / folder / f"{name}.ipynb")
 
 

@@ -27,6 +27,11 @@ def names_made(node):
     return {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
 
 
+def makes(source):
+    """All names that the statements of a cell make."""
+    return {name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) for name in names_made(node)}
+
+
 def definitions(folder, name, *wanted, **given):
     """Functions and classes of a notebook, by name, with `given` as the globals that they find.
 

@@ -221,24 +221,10 @@ def test_positions_count_from_0_at_a_document_and_at_a_block(documents, block_si
             assert position == (0 if i == 0 or token == 0 else positions[i - 1] + 1)
 
 
-@given(documents=DOCUMENTS, block_size=st.integers(1, 30))
-@settings(max_examples=100, deadline=None)
-def test_unpacked_blocks_are_the_documents_of_which_the_last_may_be_cut(documents, block_size):
-    assume(sum(map(len, documents)) >= block_size)
-    blocks, left_out = common.pack(documents, block_size)
-    *whole, last = common.unpack(blocks["input_ids"], end_of_text=0)
-    assert whole == documents[: len(whole)]
-    assert last and last == documents[len(whole)][: len(last)]
-    assert sum(map(len, documents[len(whole) :])) == len(last) + left_out
-    if not left_out:
-        assert [*whole, last] == documents
-
-
 def test_documents_are_packed_across_blocks():
     blocks, left_out = common.pack([[0, 1, 2, 3, 4], [0, 5], [0, 6, 7, 8]], block_size=4)
     assert blocks["input_ids"][:] == [[0, 1, 2, 3], [4, 0, 5, 0]] and left_out == 3
     assert blocks["position_ids"][:] == [[0, 1, 2, 3], [0, 0, 1, 0]]
-    assert common.unpack(blocks["input_ids"], 0) == [[0, 1, 2, 3, 4], [0, 5], [0]]
 
 
 def test_text_that_fills_no_block_is_refused():
@@ -641,15 +627,6 @@ def told_of(text, world):
     """The heroes, things and places in a text."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     return [words & set(kinds) for kinds in (world.heroes.split(), world.things, world.places)]
-
-
-def test_the_files_are_what_the_grammar_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_stories, "HERE", tmp_path)
-    make_stories.main()
-    for world, sizes in SIZES.items():
-        for split, size in zip(common.SPLITS, sizes):
-            rows = rows_of(FOLDER / "data", world, split)
-            assert len(rows) == size and rows == rows_of(tmp_path, world, split), "run data/make_stories.py"
 
 
 @pytest.mark.parametrize("world", SIZES)

@@ -760,26 +760,6 @@ def test_the_collection_has_enough_rows_for_the_probe(collection):
     assert len(counts) == 10 and counts.max() == 100 and counts.min() >= 15
 
 
-def test_a_probe_finds_what_is_there():
-    labels = [f"class {i % 3}" for i in range(150)]
-    features = np.eye(3)[[i % 3 for i in range(150)]] + np.random.default_rng(0).normal(0, 0.01, (150, 3))
-    assert common.probe(features, labels).tolist() == [1.0] * 5
-
-
-def test_a_probe_finds_nothing_in_noise_and_the_same_each_time():
-    features, labels = np.random.default_rng(0).normal(size=(300, 200)), [i % 3 for i in range(300)]
-    found = common.probe(features, labels)
-    assert len(found) == 5 and abs(found.mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / 300), "though it could learn all 300 by heart"
-    assert found.tolist() == common.probe(features, labels).tolist()
-
-
-def test_a_probe_is_not_moved_by_the_scale_of_the_features():
-    rng = np.random.default_rng(0)
-    labels = [i % 2 for i in range(100)]
-    features = rng.normal(size=(100, 4)) + np.array(labels)[:, None]
-    assert common.probe(features, labels) == pytest.approx(common.probe(features * [1, 100, 1e4, 1e-3] + 7, labels))
-
-
 # ---------------------------------------------------------------------------------------------------- display
 
 

@@ -108,8 +108,8 @@ def test_cells_that_both_notebooks_have_show_the_same(small_run, folder):
     assert [source for source, one, two in compared if one != two] == []
 
 
-# cells that measure time, or tell of a run by its folder
-TIMED = r"perf_counter|seconds|milliseconds|measure\(|common\.trade|timeit"
+# cells that measure time, or that train, which a Trainer tells in a table of its own
+TIMED = r"\btrain\(|perf_counter|seconds|milliseconds|measure\(|common\.trade|timeit"
 
 
 def texts(outputs):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 
 import faiss
 import numpy as np
@@ -37,10 +38,27 @@ def data():
     return load_dataset(str(FOLDER / "data"))
 
 
+# stdlib.py run as a program, which then says which modules of a list it has imported
+WALK = """
+import json, runpy, sys
+sys.argv = [sys.argv[1]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(json.dumps([name for name in ("antigravity", "idlelib", "tkinter", "turtle", "winreg") if name in sys.modules]))
+"""
+
+
+@cache
+def walk(command):
+    """The entries that a Python finds, and those of the modules above that it imported for it."""
+    done = subprocess.run([command, "-I", "-c", WALK, FOLDER / "stdlib.py"], capture_output=True, text=True, check=True)
+    *entries, imported = map(json.loads, done.stdout.splitlines())
+    return entries, imported
+
+
 @pytest.fixture(scope="module")
 def entries():
     """name -> (signature, documentation) in the running Python."""
-    return {name: (signature, text) for name, signature, text in common.standard_library()}
+    return {name: (signature, text) for name, signature, text in walk(sys.executable)[0]}
 
 
 def pythons():
@@ -95,8 +113,7 @@ def test_most_questions_share_few_words_with_their_answers(data, entries):
 def test_every_answer_is_in_the_collection_of_this_version_or_marked_as_newer(data, version):
     if version not in pythons():
         pytest.skip(f"no Python {version[0]}.{version[1]} here")
-    done = subprocess.run([pythons()[version], "-I", FOLDER / "stdlib.py"], capture_output=True, text=True, check=True)
-    names = {json.loads(line)[0] for line in done.stdout.splitlines()}
+    names = {name for name, _, _ in walk(pythons()[version])[0]}
     for rows in data.values():
         for answers, since in zip(rows["answers"], rows["since"]):
             assert "" in since, "every question has an answer in every version"
@@ -109,7 +126,7 @@ def test_every_answer_is_in_the_collection_of_this_version_or_marked_as_newer(da
 
 def test_the_collection_is_large_and_each_entry_has_a_name_of_its_own(entries):
     assert 5000 < len(entries) < 7000
-    assert len(entries) == len(common.standard_library())
+    assert len(entries) == len(walk(sys.executable)[0])
     assert all(text.strip() and not name.startswith("builtins.") for name, (_, text) in entries.items())
 
 
@@ -144,10 +161,7 @@ def test_an_object_has_one_name_and_private_ones_have_none(entries):
 
 
 def test_sources_are_read_and_not_imported():
-    watched = "[name for name in ('antigravity', 'idlelib', 'tkinter', 'turtle', 'winreg') if name in sys.modules]"
-    code = f"import sys, stdlib; stdlib.standard_library(); print({watched})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert walk(sys.executable)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -385,10 +399,10 @@ def test_comparing_tells_ranks_and_shared_words():
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_a_saved_model_loads_in_sentence_transformers_and_gives_the_same_vectors(pair, name):
+def test_a_saved_model_loads_in_sentence_transformers_and_gives_the_same_vectors(recorded_run, name):
     from sentence_transformers import SentenceTransformer
 
-    target, _ = pair("semantic_search", 1)
+    target = recorded_run("semantic_search")
     path = str(target / "outputs" / name / "run-001" / "model")
     texts = ["ba be bi bo", "ron " * 60, "du dan dero ka"]
     tokenizer, encoder = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
@@ -398,29 +412,3 @@ def test_a_saved_model_loads_in_sentence_transformers_and_gives_the_same_vectors
     theirs = torch.nn.functional.normalize(SentenceTransformer(path, device="cpu").encode(texts, convert_to_tensor=True), dim=-1)
     assert inputs["input_ids"].shape[1] == 48, "the saved tokenizer remembers how much is read"
     assert ((ours * theirs).sum(dim=-1) > 0.9999).all()
-
-
-def test_the_readmes_programs_embed_on_two_processes_and_fill_an_engine(pair, tmp_path):
-    target, _ = pair("semantic_search", 1)
-    model = target / "outputs" / "accelerate_loop" / "run-001" / "model"
-    programs = re.findall(r"```python\n# (e\w+\.py)(.*?)```", (FOLDER / "README.md").read_text(), flags=re.S)
-    assert [name for name, _ in programs] == ["embed.py", "engine.py"]
-    for name, text in programs:
-        (tmp_path / name).write_text("#" + text.replace('load_collection("stdlib", {})', 'load_collection("stand-in/passages", {})'))
-    for file in ("common.py", "stdlib.py"):
-        shutil.copy(FOLDER / file, tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "embed.py", str(model)]
-    done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    parts = [np.load(path) for path in sorted(tmp_path.glob("vectors-*.npy"))]
-    texts = common.load_collection("stand-in/passages", {})["text"][:]
-    assert [len(part) for part in parts] == [100, 100]
-    tokenizer, encoder = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
-    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-    with torch.no_grad():
-        whole = common.pool(encoder(**inputs).last_hidden_state, inputs["attention_mask"]).numpy()
-    assert np.abs(np.concatenate(parts) - whole).max() < 1e-5
-
-    done = subprocess.run([sys.executable, "engine.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "('p0', 1.0)" in done.stdout
