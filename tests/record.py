@@ -3,7 +3,7 @@
     python record.py SCRIPT FILE
 
 FILE then holds, written by `torch.save`, the `events` of the run in their order, and its `variables`: those at its end that
-are numbers, texts, collections of them, arrays, tensors or tables. An event is a dict with its `kind`:
+are numbers, texts, collections of them, arrays, tensors or tables; data sets become lists of rows. An event is a dict with its `kind`:
 
 batch    what a DataLoader drew: `size` of its dataset, `indices` of the rows, and the collated `batch`
 forward  a call of a model by nobody inside another model: `model`, the name of its class; whether it was `training`, and whether
@@ -18,11 +18,12 @@ import sys
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import _utils
 
-PLAIN = (int, float, str, list, tuple, dict, set, np.ndarray, np.generic, torch.Tensor, pd.DataFrame, pd.Series)
+PLAIN = (Dataset, int, float, str, list, tuple, dict, set, np.ndarray, np.generic, torch.Tensor, pd.DataFrame, pd.Series)
 events, depth = [], 0
 
 
@@ -62,6 +63,13 @@ def watch_steps(optimizer, *_):
     events.append({"kind": "step", "optimizer": type(optimizer).__name__, "groups": groups})
 
 
+def plain(value):
+    """Data sets, also in dicts, as lists of rows."""
+    if isinstance(value, Dataset):
+        return value.to_list()
+    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
 def picklable(value):
     try:
         pickle.dumps(value)
@@ -78,5 +86,6 @@ if __name__ == "__main__":
     register_optimizer_step_post_hook(watch_steps)
     sys.argv = [script]
     found = runpy.run_path(script, run_name="__main__")
-    variables = {name: value for name, value in found.items() if name[0] != "_" and isinstance(value, PLAIN) and picklable(value)}
+    variables = {name: plain(value) for name, value in found.items() if name[0] != "_" and isinstance(value, PLAIN)}
+    variables = {name: value for name, value in variables.items() if picklable(value)}
     torch.save({"events": events, "variables": variables}, file)
