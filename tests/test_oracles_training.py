@@ -332,7 +332,8 @@ def test_with_whole_words_a_word_is_hidden_as_a_whole_or_not_at_all(scripts, hub
     rng, target = random.Random(0), tmp_path / "run"
     (tmp_path / "words").mkdir()
     texts = [json.dumps({"text": sentence(rng, WORDS)}) for _ in range(90)]  # most of their words have two tokens
-    (tmp_path / "words" / "train.jsonl").write_text("\n".join(texts))
+    for split, rows in {"train": texts[:80], "test": texts[80:]}.items():
+        (tmp_path / "words" / f"{split}.jsonl").write_text("\n".join(rows))
     more = {"dataset_id": str(tmp_path / "words"), "whole_words": True, "mask_probability": 0.3, "num_epochs": 1}
     parameters = LEARNABLE[folder] | more
     jobs = [
@@ -343,6 +344,8 @@ def test_with_whole_words_a_word_is_hidden_as_a_whole_or_not_at_all(scripts, hub
     for name in notebooks.PAIR:
         stage = recorded(folder, target / f"{name}.record").stages[0]
         shares = []
+        for step, _ in stage:
+            assert all(rows.loss(batch, call) for batch, call in step), "the blocks are those of the data set"
         for i, ((_, hidden),) in masks_of(stage).items():
             tokens = rows.tokenizer.convert_ids_to_tokens(rows.block(i))
             shares.append(sum(hidden) / sum(token not in rows.tokenizer.all_special_tokens for token in tokens))
