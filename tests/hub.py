@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socketserver
@@ -286,6 +287,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         path = unquote(urlsplit(self.path).path)
         raw = self.body()
+        # whoever does not have the token of this box, such as a web page in a browser on this machine, changes nothing in it
+        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            return self.reply(401, {"error": "the token of this box is needed"})
         if path == "/api/repos/create":
             asked = json.loads(raw)
             kind, name = asked.get("type", "model") + "s", f"{asked.get('organization') or 'reader'}/{asked['name']}"
@@ -295,7 +299,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             return self.reply(200, {"errors": [], "warnings": []})
         if path.endswith(".git/info/lfs/objects/batch"):
-            upload = [o | {"actions": {"upload": {"href": f"{self.hub.endpoint}/lfs/{o['oid']}"}}} for o in json.loads(raw)["objects"]]
+            address = f"{self.hub.endpoint}/lfs/{self.hub.token}"
+            upload = [o | {"actions": {"upload": {"href": f"{address}/{o['oid']}"}}} for o in json.loads(raw)["objects"]]
             return self.reply(200, {"transfer": "basic", "objects": upload}, content_type="application/vnd.git-lfs+json")
         m = re.fullmatch(r"/api/(models|datasets|spaces)/([^/]+/[^/]+)/(paths-info|preupload|commit)/[^/]+", path)
         repo = m and self.find(m[1], m[2])
@@ -308,8 +313,12 @@ class Handler(BaseHTTPRequestHandler):
             # Dataset.push_to_hub deletes its parquet files before it commits them, so those must travel as LFS objects
             modes = [(f["path"], "lfs" if f["path"].endswith(".parquet") else "regular") for f in json.loads(raw)["files"]]
             return self.reply(200, {"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes]})
-        for line in filter(None, raw.split(b"\n")):
-            self.apply(repo, **json.loads(line))
+        lines = [json.loads(line) for line in filter(None, raw.split(b"\n"))]
+        paths = [line["value"]["path"] for line in lines if line["key"] != "header"]
+        if not all((repo / path).resolve().is_relative_to(repo.resolve()) and (repo / path).resolve() != repo.resolve() for path in paths):
+            return self.reply(400, {"error": "a path leads out of the repository"})
+        for line in lines:
+            self.apply(repo, **line)
         done = {"success": True, "commitOid": commit(repo), "hookOutput": "", "pullRequestUrl": None}
         self.reply(200, done | {"commitUrl": f"{self.hub.endpoint}/{m[2]}/commit/{commit(repo)}"})
 
@@ -330,9 +339,12 @@ class Handler(BaseHTTPRequestHandler):
             shutil.rmtree(path)
 
     def do_PUT(self):
-        path = self.hub.store / "lfs" / Path(self.path).name
+        body, m = self.body(), re.fullmatch(rf"/lfs/{self.hub.token}/([0-9a-f]+)", self.path)
+        if not m:
+            return self.reply(401, {"error": "the token of this box is needed"})
+        path = self.hub.store / "lfs" / m[1]
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(self.body())
+        path.write_bytes(body)
         self.reply(200, {})
 
 
@@ -358,12 +370,13 @@ class Hub:
         self._folder = tempfile.TemporaryDirectory(prefix="hub-", ignore_cleanup_errors=True)
         self.store, home = Path(self._folder.name) / "store", Path(self._folder.name) / "home"
         self.store.mkdir()
+        self.token = f"hf_{secrets.token_hex(16)}"
         write_metrics(self.store)
         self._server = Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_"))}
-        box = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_box"}
+        box = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": self.token}
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
         no_proxy = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
         self.environment = kept | box | quiet | {"NO_PROXY": no_proxy, "no_proxy": no_proxy}

@@ -1,5 +1,7 @@
 """The Hub in a box does what the notebooks need of the real one, and nothing else."""
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -7,6 +9,8 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import evaluate
 import hub as box
@@ -68,6 +72,31 @@ def test_push_to_hub_and_back(hub):
     assert AutoTokenizer.from_pretrained("reader/pushed")("bada").input_ids
     Dataset.from_dict({"text": ["a", "b"]}).push_to_hub("reader/rows")
     assert load_dataset("reader/rows", split="train")["text"] == ["a", "b"]
+
+
+def post(hub, path, lines, token):
+    body = "\n".join(json.dumps(line) for line in lines).encode()
+    request = Request(hub.endpoint + path, data=body, method="POST", headers={"Authorization": f"Bearer {token}"})
+    try:
+        return urlopen(request).status
+    except HTTPError as error:
+        return error.code
+
+
+def test_nothing_is_written_or_deleted_outside_of_a_repository_or_without_the_token(hub):
+    repo, beside = hub.store / "models" / "reader" / "mine", hub.store / "models" / "reader" / "beside.txt"
+    repo.mkdir(parents=True)
+    beside.write_text("stays")
+    content = base64.b64encode(b"new").decode()
+    commit, token = "/api/models/reader/mine/commit/main", os.environ["HF_TOKEN"]
+    assert post(hub, commit, [{"key": "file", "value": {"path": "a.txt", "content": content}}], "hf_other") == 401
+    assert post(hub, "/api/repos/create", [{"name": "other"}], "") == 401
+    for path in ("../beside.txt", str(beside), ".", "x/../../beside.txt"):
+        for key in ("file", "deletedFile", "deletedFolder"):
+            assert post(hub, commit, [{"key": key, "value": {"path": path, "content": content}}], token) == 400
+    assert beside.read_text() == "stays" and list(repo.iterdir()) == []
+    assert post(hub, commit, [{"key": "file", "value": {"path": "a.txt", "content": content}}], token) == 200
+    assert (repo / "a.txt").read_text() == "new"
 
 
 def test_the_errors_are_those_of_the_hub(hub):
