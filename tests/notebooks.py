@@ -104,6 +104,15 @@ def execute(notebook, target, parameters=None):
     return outcome
 
 
+def execute_pair(folder, target):
+    """Both notebooks of a folder on their defaults, side by side: {name: a finished Future of what `execute` returns}.
+
+    While one imports or decodes on one core, the other has work for the second.
+    """
+    with ThreadPoolExecutor(len(PAIR)) as pool:
+        return {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target) for name in PAIR}
+
+
 RUNNING = []  # a Progress for each notebook that is being executed
 
 
@@ -162,11 +171,7 @@ def script(notebook, target, parameters, results):
 
 
 def run(chosen=None, refresh=False):
-    """Run the notebooks of all folders, or of one. Returns 0, or 1 if one failed.
-
-    The two of a folder run side by side: while one imports or decodes on one core, the other has work for the second. With `refresh`
-    they run one after the other, since times that are measured in a notebook would not be worth showing.
-    """
+    """Run the notebooks of all folders, or of one. Returns 0, or 1 if one failed."""
     if chosen and chosen not in folders():
         sys.exit(f"no folder {chosen} with notebooks: there is {', '.join(folders())}")
     rows, failed, ended, start = [], False, threading.Event(), time.perf_counter()
@@ -175,9 +180,7 @@ def run(chosen=None, refresh=False):
         target = RUNS / folder
         shutil.rmtree(target, ignore_errors=True)
         copy_folder(folder, target)
-        with ThreadPoolExecutor(1 if refresh else len(PAIR)) as pool:
-            outcomes = {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target) for name in PAIR}
-        for name, outcome in outcomes.items():
+        for name, outcome in execute_pair(folder, target).items():
             if error := outcome.exception():  # the other notebooks run all the same
                 failed = True
                 rows.append([f"{folder}/{name}", "failed", "", "", "", ""])
@@ -301,7 +304,7 @@ def home(new):
 
 if __name__ == "__main__":
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait leave their core to the other notebook
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to the other notebook
     command, argument = (sys.argv[1:] + ["", ""])[:2]
     if command in ("run", "refresh"):
         sys.exit(run(argument or None, refresh=command == "refresh"))

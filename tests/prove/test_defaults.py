@@ -31,8 +31,8 @@ def default_run(hub, tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 for name in ("OMP_NUM_THREADS", "MPLBACKEND"):  # of the other tests; a reader has as many threads as cores, and pictures
                     patch.delenv(name, raising=False)
-                patch.setenv("OMP_WAIT_POLICY", "passive")  # threads that wait leave the core to what else runs
-                outcomes = {name: notebooks.execute(notebooks.ROOT / folder / f"{name}.ipynb", target) for name in notebooks.PAIR}
+                patch.setenv("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to what else runs
+                outcomes = {name: future.result() for name, future in notebooks.execute_pair(folder, target).items()}
             found[folder] = {
                 name: (cells(notebooks.ROOT / folder / f"{name}.ipynb"), cells(target / f"{name}.ipynb"), outcome)
                 for name, outcome in outcomes.items()
