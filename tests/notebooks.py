@@ -67,7 +67,7 @@ def prepared(notebook, parameters, results):
     return document
 
 
-def execute(notebook, target, parameters=None):
+def execute(notebook, target, parameters=None, kernel="python3"):
     """Execute a notebook in the folder `target` (a copy of its own), telling on the way what is running.
 
     Returns:
@@ -84,7 +84,7 @@ def execute(notebook, target, parameters=None):
     progress = Progress(f"{Path(notebook).parent.name}/{name}", document)
     # without the option, a warning about the kernel's transport comes between the lines of progress
     client = NotebookClient(
-        document, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(target)}},
+        document, timeout=None, kernel_name=kernel, resources={"metadata": {"path": str(target)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"], on_cell_start=progress.at,
     )
     RUNNING.append(progress)
@@ -104,13 +104,13 @@ def execute(notebook, target, parameters=None):
     return outcome
 
 
-def execute_pair(folder, target):
+def execute_pair(folder, target, kernel="python3"):
     """Both notebooks of a folder on their defaults, side by side: {name: a finished Future of what `execute` returns}.
 
     While one imports or decodes on one core, the other has work for the second.
     """
     with ThreadPoolExecutor(len(PAIR)) as pool:
-        return {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target) for name in PAIR}
+        return {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target, kernel=kernel) for name in PAIR}
 
 
 RUNNING = []  # a Progress for each notebook that is being executed

@@ -25,18 +25,7 @@ FOLDERS = notebooks.folders()
 PATHS = [path.relative_to(notebooks.ROOT).as_posix() for path in notebooks.notebooks()]
 ADDRESS = f"https://github.com/{notebooks.address()}"
 
-# What Colab has when a notebook is opened, as far as the notebooks and what they need are concerned: from pip-freeze.gpu.txt
-# of github.com/googlecolab/backend-info, June 2026. Colab moves on, and packages are only added or made newer.
-COLAB = {
-    "accelerate": "1.13.0", "anyio": "4.13.0", "certifi": "2026.5.20", "charset-normalizer": "3.4.7", "click": "8.4.1",
-    "datasets": "4.0.0", "dill": "0.3.8", "filelock": "3.29.0", "fsspec": "2025.3.0", "h11": "0.16.0", "hf-xet": "1.5.0",
-    "huggingface-hub": "1.17.0", "idna": "3.18", "ipython": "7.34.0", "ipywidgets": "7.7.1", "joblib": "1.5.3",
-    "matplotlib": "3.10.0", "multiprocess": "0.70.16", "numpy": "2.0.2", "packaging": "26.2", "pandas": "2.2.2",
-    "pyarrow": "18.1.0", "python-dateutil": "2.9.0.post0", "pyyaml": "6.0.3", "regex": "2025.11.3", "requests": "2.32.4",
-    "rich": "13.9.4", "safetensors": "0.7.0", "scikit-learn": "1.6.1", "scipy": "1.16.3", "shellingham": "1.5.4",
-    "threadpoolctl": "3.6.0", "tokenizers": "0.22.2", "torch": "2.11.0", "tqdm": "4.67.3", "transformers": "5.9.0",
-    "typer": "0.25.1", "typing-extensions": "4.15.0", "tzdata": "2026.2", "urllib3": "2.5.0", "xxhash": "3.7.0",
-}
+COLAB = dict(line.split("==") for line in (notebooks.ROOT / "tests" / "colab.txt").read_text().splitlines() if line[0] != "#")
 # Colab may have imported these before the first cell runs, or has built others against them: to replace one asks for a restart
 FIXED = {"torch", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "ipython", "ipywidgets"}
 
