@@ -109,6 +109,7 @@ def execute_pair(folder, target, kernel="python3"):
 
     While one imports or decodes on one core, the other has work for the second.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to the other notebook
     with ThreadPoolExecutor(len(PAIR)) as pool:
         return {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target, kernel=kernel) for name in PAIR}
 
@@ -304,7 +305,6 @@ def home(new):
 
 if __name__ == "__main__":
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to the other notebook
     command, argument = (sys.argv[1:] + ["", ""])[:2]
     if command in ("run", "refresh"):
         sys.exit(run(argument or None, refresh=command == "refresh"))
