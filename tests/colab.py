@@ -6,6 +6,7 @@ The image is that of colab.txt; its Python, 3.13, is taken if it is on this mach
 TORCH names another version of torch, for where that of the image is to be had with CUDA alone. The environment stays in .colab/.
 """
 
+import ast
 import os
 import shutil
 import subprocess
@@ -19,15 +20,18 @@ HOME = notebooks.ROOT / ".colab"
 VERSIONS = notebooks.ROOT / "tests" / "colab.txt"
 
 
+def code_cells(folder):
+    cells = nbformat.read(notebooks.ROOT / folder / "trainer_api.ipynb", as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
 def bootstrap(folder):
     """The arguments of pip in the first cell of a folder's notebooks, as it would call it on Colab; nothing is run here."""
-    cells = nbformat.read(notebooks.ROOT / folder / "trainer_api.ipynb", as_version=4).cells
-    source = next(cell.source for cell in cells if cell.cell_type == "code")
     called, real = [], (subprocess.run, os.chdir)
     subprocess.run, os.chdir = lambda command, **_: called.append(command), lambda _: None
     sys.modules["google.colab"] = types.ModuleType("google.colab")
     try:
-        exec(source, {})
+        exec(code_cells(folder)[0].source, {})
     finally:
         subprocess.run, os.chdir = real
         del sys.modules["google.colab"]
@@ -61,8 +65,10 @@ def main(folder):
     notebooks.copy_folder(folder, target)
     outcomes = [future.result() for future in notebooks.execute_pair(folder, target, kernel="colab").values()]
     difference = notebooks.largest_difference(*(outcome["losses"] for outcome in outcomes))
-    print(f"largest loss difference of the pair: {difference}\nmetrics: {outcomes[0]['metrics']}")
-    return int(difference != 0.0 or outcomes[0]["metrics"] != outcomes[1]["metrics"])
+    metrics, committed = outcomes[0]["metrics"], ast.literal_eval(code_cells(folder)[-1].outputs[-1].data["text/plain"])
+    print(f"largest loss difference of the pair: {difference}\nmetrics: {metrics}")
+    print("They equal the committed ones." if metrics == committed else f"The committed ones: {committed}")
+    return int(difference != 0.0 or metrics != outcomes[1]["metrics"])
 
 
 if __name__ == "__main__":

@@ -107,9 +107,10 @@ def execute(notebook, target, parameters=None, kernel="python3"):
 def execute_pair(folder, target, kernel="python3"):
     """Both notebooks of a folder on their defaults, side by side: {name: a finished Future of what `execute` returns}.
 
-    While one imports or decodes on one core, the other has work for the second.
+    Each computes with one thread, so that two cores are busy all the time. It also makes a run the same on any number of cores: with
+    more threads a sum is added up in another order, and the last digits of the losses change.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to the other notebook
+    os.environ["OMP_NUM_THREADS"] = "1"
     with ThreadPoolExecutor(len(PAIR)) as pool:
         return {name: pool.submit(execute, ROOT / folder / f"{name}.ipynb", target, kernel=kernel) for name in PAIR}
 

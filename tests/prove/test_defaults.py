@@ -29,8 +29,7 @@ def default_run(hub, tmp_path_factory):
             target = tmp_path_factory.mktemp(folder) / "run"
             notebooks.copy_folder(folder, target)
             with pytest.MonkeyPatch.context() as patch:
-                for name in ("OMP_NUM_THREADS", "MPLBACKEND"):  # of the other tests; a reader has as many threads as cores, and pictures
-                    patch.delenv(name, raising=False)
+                patch.delenv("MPLBACKEND", raising=False)  # here pictures are to be shown
                 patch.setenv("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to what else runs
                 outcomes = {name: future.result() for name, future in notebooks.execute_pair(folder, target).items()}
             found[folder] = {

@@ -1,0 +1,658 @@
+"""What the notebooks of token_classification train on, measure and show, against a reference of its own.
+
+Both notebooks run here once, on sentences that are written for it: some are longer than `max_length`, one word leaves no token, names
+of the test split are partly new, and the tagger makes mistakes of every kind, so that no two numbers are equal that could be confused.
+Everything that is expected is worked out from the files of the data set and from the saved weights, sentence by sentence.
+"""
+
+import ast
+import json
+import math
+import random
+import re
+from collections import Counter
+from functools import cache
+from html import unescape
+from types import SimpleNamespace
+
+import notebooks
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelCard
+from oracles import definitions
+from safetensors.torch import load_file
+from scripts import job
+from stand_ins import WORDS
+from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline, set_seed
+
+FOLDER = "token_classification"
+TYPES = ["LOC", "ORG", "PER"]  # as load_splits sorts them
+NAMES = ["O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER"]
+PARAMETERS = {  # without dropout, the training can be done again; accumulation leaves a short last step
+    "checkpoint": "stand-in/no-dropout", "dataset_id": "names", "max_length": 16, "num_epochs": 6, "batch_size": 4,
+    "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "seed": 7,
+}
+
+
+# ---------------------------------------------------------------------------------------------------- the run
+
+
+def sentences():
+    """{split: rows of `tokens` and `ner_tags`}, drawn at random. Most names of a type are made of words of its own."""
+    rng = random.Random(3)
+    kinds = {kind: [word.capitalize() for word in WORDS[i::6]] for i, kind in enumerate(TYPES)}
+    kinds["LOC"] += ["Yxy", "Wyhe", "Oqu"]  # unknown to the tokenizer
+    plain = [word for i in range(3, 6) for word in WORDS[i::6]]
+    known = {kind: [rng.choices(kinds[kind], k=rng.choice((1, 1, 2, 2, 3))) for _ in range(12)] for kind in TYPES}
+    known["ORG"] += known["LOC"][:2]  # names of two types
+    known["PER"] += known["ORG"][:1]
+
+    def row(split):
+        tokens, tags = [], []
+        for _ in range(rng.choice((0, 1, 1, 2, 2, 3))):
+            more = rng.choices(plain, k=rng.randint(0, 3))
+            kind = rng.choices(TYPES, (5, 3, 4))[0]
+            is_new = split != "train" and rng.random() < 0.5
+            name = rng.choices(kinds[kind], k=rng.choice((1, 2, 3))) if is_new else rng.choice(known[kind])
+            tokens += [*more, *name]
+            tags += ["O"] * len(more) + [f"B-{kind}"] + [f"I-{kind}"] * (len(name) - 1)
+        more = rng.choices(plain + kinds["PER"], k=rng.randint(1, 4))
+        return {"tokens": tokens + more, "ner_tags": tags + ["O"] * len(more)}
+
+    rows = {split: [row(split) for _ in range(n)] for split, n in {"train": 105, "validation": 31, "test": 42}.items()}
+    for split in rows:  # the tokenizer leaves nothing of the second word
+        rows[split][1] = {"tokens": ["bi", "\u200b", "Bido", "Fudo", "mi"], "ner_tags": ["O", "O", "B-PER", "I-PER", "O"]}
+    return rows
+
+
+def keeping_what_is_shown(name):
+    """A notebook as a script that also leaves the tables and the plots it shows, in `shown` and `plots`."""
+    cells = notebooks.prepared(notebooks.ROOT / FOLDER / f"{name}.ipynb", PARAMETERS, f"{name}.json").cells
+    sources = ["shown = []"]
+    for source in (cell.source for cell in cells if cell.cell_type == "code"):
+        last = ast.parse(source).body[-1]
+        if isinstance(last, ast.Expr):
+            source = "\n".join([*source.splitlines()[: last.lineno - 1], f"shown.append({ast.unparse(last)})"])
+        sources.append(source)
+    sources.append(
+        "import matplotlib.pyplot as plt\n"
+        "shown = [getattr(each, 'data', None) if type(each).__name__ == 'HTML' else each for each in shown]\n"
+        "shown = [each for each in shown if isinstance(each, (str, pd.DataFrame))]\n"
+        "plots = [{'title': ax.get_title(), 'x': ax.get_xlabel(), 'y': ax.get_ylabel(), 'texts': [each.get_text() for each in ax.texts],\n"
+        "          'ticks': [[each.get_text() for each in axis.get_ticklabels()] for axis in (ax.xaxis, ax.yaxis)],\n"
+        "          'lines': {line.get_label(): line.get_xydata() for line in ax.lines}, 'bars': [bar.get_height() for bar in ax.patches]}\n"
+        "         for number in plt.get_fignums() for ax in plt.figure(number).axes]\n"
+    )
+    return "\n\n".join(sources)
+
+
+@pytest.fixture(scope="module")
+def target(scripts, tmp_path_factory):
+    """The folder in which both notebooks ran."""
+    target = tmp_path_factory.mktemp("oracles") / "run"
+    notebooks.copy_folder(FOLDER, target)
+    (target / "names").mkdir()
+    for split, rows in sentences().items():
+        (target / "names" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in notebooks.PAIR:
+        (target / f"{name}.py").write_text(keeping_what_is_shown(name), encoding="utf-8")
+    record = str(notebooks.ROOT / "tests" / "record.py")
+    jobs = [job(target, record, f"{name}.py", f"{name}.record", log=f"{name}.log") for name in notebooks.PAIR]
+    statuses = scripts.run(*jobs)
+    assert statuses == [0, 0], "\n\n".join((target / f"{name}.log").read_text()[-3000:] for name in notebooks.PAIR)
+    return target
+
+
+@pytest.fixture(scope="module", params=notebooks.PAIR)
+def run(request, target):
+    """One of the two runs: `events` and `variables` of its record, `results` that it wrote, its `folder` and what it `printed`."""
+    name = request.param
+    found = SimpleNamespace(**torch.load(target / f"{name}.record", weights_only=False))
+    found.results = json.loads((target / f"{name}.json").read_text())
+    found.printed = [re.findall(r"\d+(?:\.\d+)?", line) for line in (target / f"{name}.log").read_text().splitlines()]
+    found.folder = target / "outputs" / name / "run-001"
+    found.best_model = AutoModelForTokenClassification.from_pretrained(found.folder / "model").eval()
+    return found
+
+
+def has_printed(run, *numbers):
+    """Whether the log has a line with these numbers and no other, as they are written there."""
+    return list(map(str, numbers)) in run.printed
+
+
+def frames(run, columns):
+    """The tables shown that have these columns."""
+    return [table for table in run.variables["shown"] if isinstance(table, pd.DataFrame) and list(table.columns) == columns]
+
+
+def pages(run, columns):
+    """The tables shown as HTML that have these columns: [rows as lists of HTML]."""
+    found = []
+    for html in run.variables["shown"]:
+        if isinstance(html, str) and re.findall(r"<th [^>]*>(.*?)</th>", html) == columns:
+            rows = [re.findall(r"<td [^>]*>(.*?)</td>", row, re.S) for row in html.split("<tr")]
+            found.append([row for row in rows if row])
+    return found
+
+
+def text_of(html):
+    return unescape(re.sub(r" <small>.*?</small>|<[^>]*>", "", html))
+
+
+def marked(html):
+    """[(text, type)] of the entities in a highlighted sentence."""
+    return [(unescape(text), kind) for text, kind in re.findall(r"<mark[^>]*>(.*?) <small><b>(.*?)</b></small></mark>", html)]
+
+
+# ---------------------------------------------------------------------------------------------------- the reference
+
+
+ROWS = sentences()
+REFERENCES = {split: [row["ner_tags"] for row in rows] for split, rows in ROWS.items()}
+
+
+def entities(tags):
+    """[(type, first word, word after the last)]: a B- and the I- of its type that follow; any other I- is in no entity."""
+    found, start = [], None
+    for i, tag in enumerate([*tags, "O"]):
+        if start is not None and tag != f"I-{tags[start][2:]}":
+            found.append((tags[start][2:], start, i))
+            start = None
+        if tag.startswith("B-"):
+            start = i
+    return found
+
+
+def names_of(tokens, tags):
+    """[(text, type)] of the entities of a sentence."""
+    return [(" ".join(tokens[start:end]), kind) for kind, start, end in entities(tags)]
+
+
+def precision_recall_f1(true, predicted):
+    both = len(true & predicted)
+    return [both / len(predicted) if predicted else 0.0, both / len(true) if true else 0.0, 2 * both / max(len(true) + len(predicted), 1)]
+
+
+def places(sentences):
+    return {(i, *entity) for i, tags in enumerate(sentences) for entity in entities(tags)}
+
+
+def of_type(found, kind):
+    return {entity for entity in found if entity[1] == kind}
+
+
+def scores(predictions, references):
+    """What `score` should return, by counting entities."""
+    true, predicted = places(references), places(predictions)
+    overall = dict(zip(("precision", "recall", "f1"), precision_recall_f1(true, predicted)))
+    return overall | {f"f1_{kind}": precision_recall_f1(of_type(true, kind), of_type(predicted, kind))[2] for kind in TYPES}
+
+
+@cache
+def tokenizer():
+    return AutoTokenizer.from_pretrained(PARAMETERS["checkpoint"])
+
+
+def encode(tokens):
+    """Ids of a sentence, and {word: position of its first token} of the words that are left, from one word at a time."""
+    ids, first = [tokenizer().cls_token_id], {}
+    for i, word in enumerate(tokens):
+        own = tokenizer()(word, add_special_tokens=False)["input_ids"]
+        if own and len(ids) < PARAMETERS["max_length"] - 1:
+            first[i] = len(ids)
+        ids += own
+    return [*ids[: PARAMETERS["max_length"] - 1], tokenizer().sep_token_id], first
+
+
+def labels_of(row):
+    ids, first = encode(row["tokens"])
+    labels = [-100] * len(ids)
+    for word, position in first.items():
+        labels[position] = NAMES.index(row["ner_tags"][word])
+    return labels
+
+
+def tagged(model, split):
+    """For every sentence of a split, run through the model by itself: {word: its logits} of the words that are left."""
+    with torch.no_grad():
+        for row in ROWS[split]:
+            ids, first = encode(row["tokens"])
+            logits = model(input_ids=torch.tensor([ids])).logits[0]
+            yield {word: logits[position] for word, position in first.items()}
+
+
+def validation_scores(model):
+    """What `history` should hold of a model; words that are cut off are in none of its numbers."""
+    predictions, references, loss, n = [], [], 0.0, 0
+    for logits, tags in zip(tagged(model, "validation"), REFERENCES["validation"]):
+        references.append([tags[word] for word in logits])
+        predictions.append([NAMES[each.argmax()] for each in logits.values()])
+        for word, each in logits.items():
+            loss -= each.log_softmax(dim=-1)[NAMES.index(tags[word])].item()
+            n += 1
+    return {"loss": loss / n} | scores(predictions, references)
+
+
+@pytest.fixture(scope="module")
+def predictions(run):
+    """The tags of the test split by the saved model: O for words that it does not see."""
+    found = [["O"] * len(row["tokens"]) for row in ROWS["test"]]
+    for tags, logits in zip(found, tagged(run.best_model, "test")):
+        for word, each in logits.items():
+            tags[word] = NAMES[each.argmax()]
+    return found
+
+
+def baseline():
+    """The tags of the test split by the tag that a word mostly has in train."""
+    seen = {}
+    for row in ROWS["train"]:
+        for token, tag in zip(row["tokens"], row["ner_tags"]):
+            seen.setdefault(token, Counter())[tag] += 1
+    return [[max(seen[token], key=seen[token].get) if token in seen else "O" for token in row["tokens"]] for row in ROWS["test"]]
+
+
+def batches(run, split):
+    """The rows of every batch that was drawn from a split; the splits are told apart by their sizes."""
+    return tuple(tuple(event["indices"]) for event in run.events if event["kind"] == "batch" and event["size"] == len(ROWS[split]))
+
+
+def test_no_two_numbers_that_could_be_confused_are_the_same_here(run, predictions):
+    """Else the tests below could not tell them apart; choose another seed then."""
+    true, found, tags = places(REFERENCES["test"]), places(predictions), REFERENCES["test"]
+    assert len(set(scores(predictions, tags).values())) == 6
+    assert len(set(scores(baseline(), tags).values())) == 6
+    kept = [[tag for word, tag in enumerate(row) if word in encode(ROWS["test"][i]["tokens"])[1]] for i, row in enumerate(tags)]
+    assert len(places(kept)) < len(true), "names are cut off"
+    assert any(tag[0] == "I" and not any(a <= i < b for _, a, b in entities(row)) for row in predictions for i, tag in enumerate(row))
+    assert len({len(of_type(each, kind)) for each in (true, found) for kind in TYPES}) > 4
+    f1s = [entry["f1"] for entry in run.results["history"]]
+    assert f1s.index(max(f1s)) < len(f1s) - 1, "the best epoch is not the last"
+    assert {kind for row in zip(tags, predictions) for kind, *_ in mistakes(*row)} == {
+        "type", "boundary", "type and boundary", "missed", "invented"}
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+def test_the_first_table_is_the_first_sentence_and_the_next_are_the_first_ten_of_train(run):
+    first = ROWS["train"][0]
+    (table,) = [table for table in run.variables["shown"] if isinstance(table, pd.DataFrame) and list(table.index) == ["word", "tag"]]
+    assert table.values.tolist() == [first["tokens"][:16], first["ner_tags"][:16]]
+    (page,) = pages(run, ["sentence"])
+    assert [text_of(html) for html, in page] == [" ".join(row["tokens"]) for row in ROWS["train"][:10]]
+    assert [marked(html) for html, in page] == [names_of(row["tokens"], row["ner_tags"]) for row in ROWS["train"][:10]]
+
+
+def test_entities_are_counted_in_every_split(run):
+    (table,) = frames(run, list(ROWS))
+    for split, tags in REFERENCES.items():
+        counts = [len(of_type(places(tags), kind)) for kind in TYPES]
+        assert table[split].to_list() == [*counts, len(tags), sum(not entities(row) for row in tags)]
+        assert table.index[:3].to_list() == TYPES
+
+
+def test_new_names_are_those_of_test_that_train_has_not(run):
+    found = {split: [(i, *name) for i, row in enumerate(rows) for name in names_of(**in_words(row))] for split, rows in ROWS.items()}
+    for split, table in run.variables["mentions"].items():
+        assert list(table.itertuples(index=False, name=None)) == found[split]
+    in_train = {name for _, name, _ in found["train"]}
+    new = [name not in in_train for _, name, _ in found["test"]]
+    assert list(run.variables["new"]) == new and has_printed(run, sum(new), len(new), f"{100 * sum(new) / len(new):.0f}")
+    counts = Counter((name, kind) for split in found for _, name, kind in found[split])
+    several = {name for name, _ in counts if sum((name, kind) in counts for kind in TYPES) > 1}
+    assert has_printed(run, len(several)) and len(several) > 1
+    (table,) = frames(run, TYPES)
+    assert set(table.index) == set(sorted(several, key=lambda name: -sum(counts[name, kind] for kind in TYPES))[:8])
+    assert table.sum(axis=1).is_monotonic_decreasing
+    assert all(table.loc[name, kind] == counts[name, kind] for name in table.index for kind in TYPES)
+
+
+def in_words(row):
+    return {"tokens": row["tokens"], "tags": row["ner_tags"]}
+
+
+def test_sentence_lengths_are_those_of_train(run):
+    lengths = sorted(len(row["tokens"]) for row in ROWS["train"])
+    assert has_printed(run, lengths[0], lengths[-1], lengths[len(lengths) // 2])
+    (bars,) = [plot["bars"] for plot in run.variables["plots"] if plot["bars"]]
+    assert sum(bars) == len(lengths)
+    assert list(bars)[:3] == [sum(2 * i <= length < 2 * i + 2 for length in lengths) for i in range(3)]
+
+
+def test_capitals_are_counted_on_words_that_do_not_begin_a_sentence(run):
+    words = [pair for row in ROWS["train"] for pair in list(zip(row["tokens"], row["ner_tags"]))[1:] if pair[0] != "\u200b"]
+    of_names = [word for word, tag in words if tag != "O"]
+    capitals = [tag for word, tag in words if word != word.lower()]
+    in_names, among_capitals = len(of_names) / len(words), sum(tag != "O" for tag in capitals) / len(capitals)
+    assert has_printed(run, f"{100 * in_names:.0f}", f"{100 * among_capitals:.0f}")
+    assert has_printed(run, f"{100 * sum(word != word.lower() for word in of_names) / len(of_names):.0f}")
+
+
+def test_the_table_of_subword_tokens_has_the_tag_on_the_first_of_each_word(run):
+    tokens, tags = ROWS["train"][0]["tokens"][:18], ROWS["train"][0]["ner_tags"][:18]
+    (table,) = frames(run, ["piece", "word id", "word", "tag", "label", "meaning"])
+    expected = [["[CLS]", "", "", "", -100, ""]]
+    for i, (word, tag) in enumerate(zip(tokens, tags)):
+        for j, piece in enumerate(tokenizer().tokenize(word)):
+            expected.append([piece, i, word, tag, -100 if j else NAMES.index(tag), "" if j else tag])
+    assert table.values.tolist() == [*expected, ["[SEP]", "", "", "", -100, ""]]
+
+
+def test_rows_are_cut_at_max_length_and_labelled_on_first_tokens(run):
+    for split, rows in ROWS.items():
+        encoded = [encode(row["tokens"]) for row in rows]
+        given = run.variables["encoded"][split]
+        assert [row["input_ids"] for row in given] == [ids for ids, _ in encoded]
+        assert [row["labels"] for row in given] == [labels_of(row) for row in rows]
+        words, kept = sum(len(row["tokens"]) for row in rows), sum(len(first) for _, first in encoded)
+        assert words - kept > 5 and has_printed(run, words - kept, words, max(len(ids) for ids, _ in encoded))
+    assert has_printed(run, *(len(encode(row["tokens"])[0]) for row in ROWS["train"][:4]))
+    assert has_printed(run, *(len(encode(row["tokens"])[1]) for row in ROWS["train"][:4]))
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("name", notebooks.PAIR)
+def test_the_loss_of_a_batch_alone_is_that_of_the_library(name):
+    loss_fn = definitions(FOLDER, name, "loss_fn", F=F)
+    torch.manual_seed(0)
+    outputs = SimpleNamespace(logits=torch.randn(3, 5, 4))
+    labels = torch.tensor([[-100, 1, 2, -100, 3], [0, 0, -100, -100, -100], [-100] * 5])
+    kept = labels.flatten() != -100
+    expected = F.cross_entropy(outputs.logits.flatten(0, 1)[kept], labels.flatten()[kept])
+    assert loss_fn(outputs, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss_fn(outputs, labels, torch.tensor(20)).item() == pytest.approx(expected.item() * 5 / 20, rel=1e-6)
+
+
+def padded(indices):
+    """Ids, attention mask and labels of rows of train."""
+    ids = [encode(ROWS["train"][i]["tokens"])[0] for i in indices]
+    width = max(map(len, ids))
+    labels = [labels_of(ROWS["train"][i]) for i in indices]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
+    ids, labels = ([row + [fill] * (width - len(row)) for row in rows] for rows, fill in ((ids, tokenizer().pad_token_id), (labels, -100)))
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
+
+
+def untrained():
+    set_seed(PARAMETERS["seed"])
+    return AutoModelForTokenClassification.from_pretrained(PARAMETERS["checkpoint"], num_labels=len(NAMES), dtype=torch.float32)
+
+
+def test_the_loss_before_training_is_that_of_a_new_head(run):
+    ids, mask, labels = padded(range(32))
+    with torch.no_grad():
+        loss = untrained().eval()(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
+    assert has_printed(run, 32, ids.shape[1], 7, f"{loss:.2f}", 7, f"{math.log(7):.2f}")
+
+
+@cache
+def trained_again(batches):
+    """The training done again on these rows: its `losses`, and the `history` and the `weights` of every epoch.
+
+    AdamW on the mean loss of all words of a step, gradients clipped to norm 1, decay on matrices only, warm-up and then linear decay.
+    """
+    size, per_epoch = PARAMETERS["gradient_accumulation_steps"], len(batches) // PARAMETERS["num_epochs"]
+    total = math.ceil(per_epoch / size) * PARAMETERS["num_epochs"]
+    warm, found = math.ceil(total / 10), SimpleNamespace(losses=[], history=[], weights=[])
+    model = untrained().train()
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ], fused=True)
+    for epoch in range(PARAMETERS["num_epochs"]):
+        rows = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
+        for step in (rows[i : i + size] for i in range(0, per_epoch, size)):
+            done = len(found.losses)
+            for group in optimizer.param_groups:
+                group["lr"] = PARAMETERS["learning_rate"] * (done / warm if done < warm else (total - done) / (total - warm))
+            given, loss = list(map(padded, step)), 0.0
+            n = sum((labels != -100).sum() for _, _, labels in given)
+            for ids, mask, labels in given:
+                logits = model(input_ids=ids, attention_mask=mask).logits
+                part = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / n
+                part.backward()
+                loss += part.item()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            found.losses.append(loss)
+        found.history.append(validation_scores(model))
+        found.weights.append({name: weight.clone() for name, weight in model.state_dict().items()})
+    return found
+
+
+@pytest.fixture(scope="module")
+def again(run):
+    return trained_again(batches(run, "train"))
+
+
+def test_the_model_is_trained_on_every_row_once_per_epoch(run):
+    drawn, n = batches(run, "train"), len(ROWS["train"])
+    calls = [event for event in run.events if event["kind"] == "forward" and event["grad"]]
+    for call, indices in zip(calls, drawn, strict=True):
+        ids, mask, _ = padded(indices)
+        assert call["training"] and torch.equal(call["inputs"]["input_ids"], ids) and torch.equal(call["inputs"]["attention_mask"], mask)
+    order = sum(drawn, ())
+    epochs = [order[i : i + n] for i in range(0, len(order), n)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(n))] * PARAMETERS["num_epochs"] and len(set(epochs)) == len(epochs)
+    per_epoch = len(drawn) // len(epochs)
+    assert [len(batch) for batch in drawn[:per_epoch]] == [PARAMETERS["batch_size"]] * (per_epoch - 1) + [1]
+    assert per_epoch % PARAMETERS["gradient_accumulation_steps"], "the last step of an epoch is a short one"
+
+    def padding(epoch):
+        lengths = [len(encode(ROWS["train"][i]["tokens"])[0]) for i in epoch]
+        batches = [lengths[i : i + PARAMETERS["batch_size"]] for i in range(0, n, PARAMETERS["batch_size"])]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+
+    assert max(map(padding, epochs)) < 0.6 * padding(random.Random(0).sample(range(n), n)), "rows of like length come together"
+
+
+def test_training_done_again_has_the_same_losses_and_scores(run, again):
+    assert run.results["losses"] == pytest.approx(again.losses, rel=1e-4)
+    history = [dict(entry) for entry in run.results["history"]]
+    assert [entry.pop("epoch") for entry in history] == list(range(1, PARAMETERS["num_epochs"] + 1))
+    for found, expected in zip(history, again.history, strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_saved_model_is_that_of_the_first_epoch_with_the_best_f1(run, again):
+    f1s = [entry["f1"] for entry in again.history]
+    for name, weight in load_file(run.folder / "model" / "model.safetensors").items():
+        torch.testing.assert_close(weight, again.weights[f1s.index(max(f1s))][name], rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_predicted_with_dropout_and_no_row_twice(run):
+    calls = [event for event in run.events if event["kind"] == "forward" and not event["grad"]]
+    assert calls and not any(event["training"] for event in calls)
+    for split, times in {"validation": PARAMETERS["num_epochs"], "test": 1}.items():
+        drawn, n = sum(batches(run, split), ()), len(ROWS[split])
+        assert [sorted(drawn[i : i + n]) for i in range(0, len(drawn), n)] == [list(range(n))] * times
+
+
+def test_the_history_of_the_best_epoch_is_that_of_the_saved_model(run):
+    best = max(run.results["history"], key=lambda entry: entry["f1"])
+    expected = validation_scores(run.best_model)
+    assert {key: value for key, value in best.items() if key != "epoch"} == pytest.approx(expected, rel=1e-5)
+    for table in frames(run, list(expected)):  # the Trainer has drawn a table of its own
+        assert table.loc[best["epoch"]].to_list() == pytest.approx(list(expected.values()), abs=6e-4)
+
+
+def test_the_curves_are_those_of_losses_and_history(run):
+    lines = [(label, points.tolist()) for plot in run.variables["plots"] for label, points in plot["lines"].items()]
+    losses, history = run.results["losses"], run.results["history"]
+    assert [[float(i + 1), loss] for i, loss in enumerate(losses)] in [points for _, points in lines]
+    for key in history[0].keys() - {"epoch"}:
+        assert dict(lines)[key] == [[entry["epoch"], entry[key]] for entry in history]
+
+
+# ---------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_the_baseline_is_the_usual_tag_in_train(run):
+    (found,) = run.results["baselines"].values()
+    assert found == pytest.approx(scores(baseline(), REFERENCES["test"]), rel=1e-12)
+    table = frames(run, list(found))[0]
+    assert table.values.tolist() == [pytest.approx(list(found.values()), abs=6e-4)]
+
+
+def test_the_test_scores_are_those_of_the_saved_model_on_whole_sentences(run, predictions):
+    assert run.results["rows"] == len(ROWS["test"])
+    expected = scores(predictions, REFERENCES["test"])
+    assert run.results["metrics"] == pytest.approx(expected, rel=1e-12)
+    table = frames(run, list(expected))[1]
+    given = [list(scores(tags, REFERENCES["test"]).values()) for tags in (baseline(), predictions)]
+    assert table.values.tolist() == [pytest.approx(row, abs=6e-4) for row in given]
+
+
+def test_every_type_has_its_own_scores_and_the_number_of_its_true_entities(run, predictions):
+    (table,) = [table for table in frames(run, ["precision", "recall", "f1", "entities"]) if list(table.index) == TYPES]
+    true, found = places(REFERENCES["test"]), places(predictions)
+    for kind in TYPES:
+        expected = [*precision_recall_f1(of_type(true, kind), of_type(found, kind)), len(of_type(true, kind))]
+        assert table.loc[kind].to_list() == pytest.approx(expected, abs=6e-4)
+
+
+def test_a_row_of_the_confusions_is_a_true_tag(run, predictions):
+    (plot,) = [plot for plot in run.variables["plots"] if plot["texts"]]
+    pairs = Counter(pair for rows in zip(REFERENCES["test"], predictions) for pair in zip(*rows))
+    shares = [pairs[true, found] / sum(pairs[true, each] for each in NAMES) for true in NAMES for found in NAMES]
+    assert list(map(float, plot["texts"])) == pytest.approx(shares, abs=6e-3)
+    assert plot["ticks"] == [NAMES, NAMES] and (plot["x"], plot["y"]) == ("predicted", "true")
+
+
+def side_by_side(rows, predictions):
+    return [[names_of(ROWS["test"][i]["tokens"], tags[i]) for tags in (REFERENCES["test"], predictions)] for i in rows]
+
+
+def test_gold_is_on_the_left_and_predicted_on_the_right(run, predictions):
+    (page,) = pages(run, ["gold", "predicted"])
+    assert [[marked(html) for html in row] for row in page] == side_by_side(range(6), predictions)
+    assert [text_of(gold) for gold, _ in page] == [" ".join(row["tokens"]) for row in ROWS["test"][:6]]
+
+
+def mistakes(references, predictions):
+    """[(kind, true entity, predicted entity)], each true entity with the wrong one that has most words in common with it."""
+    true, predicted, found = entities(references), entities(predictions), []
+    left = [entity for entity in predicted if entity not in true]
+    for gold in true:
+        shared = [len(set(range(*gold[1:])) & set(range(*entity[1:]))) for entity in left]
+        if gold not in predicted and not any(shared):
+            found.append(("missed", gold, None))
+        elif gold not in predicted:
+            other = left.pop(shared.index(max(shared)))
+            differ = [word for word, a, b in (("type", gold[0], other[0]), ("boundary", gold[1:], other[1:])) if a != b]
+            found.append((" and ".join(differ), gold, other))
+    return found + [("invented", None, entity) for entity in left]
+
+
+def test_mistakes_are_of_their_kind(run, predictions):
+    expected = []
+    for row, *tags in zip(ROWS["test"], REFERENCES["test"], predictions):
+        for kind, *both in mistakes(*tags):
+            expected.append([kind, *(f"{' '.join(row['tokens'][each[1]:each[2]])} ({each[0]})" if each else "" for each in both)])
+    assert run.variables["wrong"].values.tolist() == expected
+    (page,) = pages(run, ["kind", "true", "predicted"])
+    four = [row for kind in sorted({kind for kind, _, _ in expected}) for row in [row for row in expected if row[0] == kind][:4]]
+    assert [[text_of(cell) for cell in row] for row in page] == four
+
+
+def test_recall_of_names_in_train_and_of_new_ones(run, predictions):
+    in_train = {name for row in ROWS["train"] for name, _ in names_of(**in_words(row))}
+    found = {}
+    for row, tags, predicted in zip(ROWS["test"], REFERENCES["test"], predictions):
+        for (kind, *span), (name, _) in zip(entities(tags), names_of(**in_words(row))):
+            key = ("in train" if name in in_train else "new", kind)
+            found.setdefault(key, []).append((kind, *span) in entities(predicted))
+    (table,) = frames(run, ["recall", "entities"])
+    assert set(table.index) == set(found)
+    for key, each in found.items():
+        assert table.loc[key].to_list() == pytest.approx([sum(each) / len(each), len(each)], abs=6e-3)
+
+
+def test_losses_per_tag_and_per_sentence_are_those_of_the_library(run, predictions):
+    by_tag, by_row = {name: [] for name in NAMES}, []
+    for row, logits in zip(ROWS["test"], tagged(run.best_model, "test")):
+        for word, each in logits.items():
+            target = NAMES.index(row["ner_tags"][word])
+            by_tag[NAMES[target]].append(F.cross_entropy(each, torch.tensor(target)).item())
+        ids = torch.tensor([encode(row["tokens"])[0]])
+        with torch.no_grad():
+            by_row.append(run.best_model(input_ids=ids, labels=torch.tensor([labels_of(row)])).loss.item())
+    (table,) = frames(run, ["words", "mean", "summed"])
+    assert list(table.index) == NAMES
+    for name, losses in by_tag.items():
+        assert table.loc[name].to_list() == pytest.approx([len(losses), sum(losses) / len(losses), sum(losses)], abs=6e-3)
+    assert run.variables["row_losses"] == pytest.approx(by_row, rel=1e-4)
+    worst = sorted(range(len(by_row)), key=lambda i: -by_row[i])[:6]
+    (page,) = pages(run, ["loss", "gold", "predicted"])
+    assert [float(loss) for loss, _, _ in page] == pytest.approx([by_row[i] for i in worst], abs=6e-3)
+    assert [[marked(html) for html in row[1:]] for row in page] == side_by_side(worst, predictions)
+
+
+# ---------------------------------------------------------------------------------------------------- use and what goes wrong
+
+
+def found_by(run, texts, strategy):
+    find = pipeline("token-classification", model=run.best_model, tokenizer=tokenizer(), aggregation_strategy=strategy)
+    return [[(text[each["start"] : each["end"]], each["entity_group"]) for each in find(text)] for text in texts]
+
+
+def test_the_strategies_are_those_they_are_called(run):
+    texts = [" ".join(row["tokens"]) for row in ROWS["test"]]
+    simple, first = (found_by(run, texts, strategy) for strategy in ("simple", "first"))
+    assert run.variables["simple"] == simple and run.variables["first"] == first
+    n, m = (sum(map(len, found)) for found in (simple, first))
+    assert has_printed(run, n, m) and n != m
+    (page,) = pages(run, ["simple", "first"])
+
+    def written(one, other):
+        return "[" + ", ".join(f"({text}, {kind})" for text, kind in sorted(set(one) - set(other))) + "]" if set(one) - set(other) else ""
+
+    expected = [[written(a, b), written(b, a)] for a, b in zip(simple, first) if set(b) - set(a)][:5]
+    assert [[text_of(cell) for cell in row] for row in page] == expected
+
+
+def test_the_new_text_is_read_with_its_own_words(run):
+    (table,) = frames(run, ["entity_group", "score", "word", "start", "end", "text"])
+    (expected,) = found_by(run, [run.variables["text"]], "simple")
+    assert list(zip(table["text"], table["entity_group"])) == expected and len(expected) > 3
+
+
+def test_the_model_card_has_the_test_scores(run):
+    card = ModelCard.load(run.folder / "model" / "README.md")
+    found = {each.metric_type: (each.metric_value, each.dataset_split) for each in card.data.eval_results}
+    assert found == {key: (value, "test") for key, value in run.results["metrics"].items()}
+    for key, value in run.results["metrics"].items():
+        assert f"| {key} | {value:.3f} |" in card.text
+
+
+def test_tags_copied_to_every_token_are_scored_as_they_are(run, predictions):
+    def copied(rows, going_on):
+        found = []
+        for row, tags in zip(ROWS["test"], rows):
+            counts = [len(tokenizer().tokenize(word)) for word in row["tokens"]]
+            parts = [[tag] + [tag if tag[0] != "B" else going_on + tag[1:]] * (n - 1) for tag, n in zip(tags, counts) if n]
+            found.append(sum(parts, []))
+        return found
+
+    (table,) = [table for table in frames(run, ["precision", "recall", "f1", "entities"]) if list(table.index) != TYPES]
+    assert [name[:2] for name in table.index[1:]] == ["B-", "I-"]
+    ways = [(predictions, REFERENCES["test"]), *([copied(rows, each) for rows in (predictions, REFERENCES["test"])] for each in "BI")]
+    for values, (guesses, references) in zip(table.values.tolist(), ways, strict=True):
+        found = scores(guesses, references)
+        expected = [found["precision"], found["recall"], found["f1"], len(places(references))]
+        assert values == pytest.approx(expected, abs=6e-4)
+
+
+def test_swapped_arguments_swap_precision_and_recall_and_nothing_else(run):
+    (table,) = frames(run, [f"overall_{key}" for key in ("precision", "recall", "f1", "accuracy")])
+    precision, recall, f1 = precision_recall_f1(places(REFERENCES["test"]), places(baseline()))
+    pairs = [pair for rows in zip(REFERENCES["test"], baseline()) for pair in zip(*rows)]
+    accuracy = sum(a == b for a, b in pairs) / len(pairs)
+    assert table.loc["right"].to_list() == pytest.approx([precision, recall, f1, accuracy], abs=6e-4)
+    assert table.loc["swapped"].to_list() == pytest.approx([recall, precision, f1, accuracy], abs=6e-4)
