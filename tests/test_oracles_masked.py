@@ -13,7 +13,6 @@ import re
 from collections import Counter, defaultdict
 from functools import cached_property
 from itertools import chain
-from types import SimpleNamespace
 
 import notebooks
 import numpy as np

@@ -30,7 +30,6 @@ def default_run(hub, tmp_path_factory):
             notebooks.copy_folder(folder, target)
             with pytest.MonkeyPatch.context() as patch:
                 patch.delenv("MPLBACKEND", raising=False)  # here pictures are to be shown
-                patch.setenv("GOMP_SPINCOUNT", "1000")  # threads that wait soon leave their core to what else runs
                 outcomes = {name: future.result() for name, future in notebooks.execute_pair(folder, target).items()}
             found[folder] = {
                 name: (cells(notebooks.ROOT / folder / f"{name}.ipynb"), cells(target / f"{name}.ipynb"), outcome)
