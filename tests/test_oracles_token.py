@@ -353,143 +353,6 @@ def test_rows_are_cut_at_max_length_and_labelled_on_first_tokens(run):
     assert has_printed(run, *(len(encode(row["tokens"])[1]) for row in ROWS["train"][:4]))
 
 
-# ---------------------------------------------------------------------------------------------------- training
-
-
-@pytest.mark.parametrize("name", notebooks.PAIR)
-def test_the_loss_of_a_batch_alone_is_that_of_the_library(name):
-    loss_fn = definitions(FOLDER, name, "loss_fn", F=F)
-    torch.manual_seed(0)
-    outputs = SimpleNamespace(logits=torch.randn(3, 5, 4))
-    labels = torch.tensor([[-100, 1, 2, -100, 3], [0, 0, -100, -100, -100], [-100] * 5])
-    kept = labels.flatten() != -100
-    expected = F.cross_entropy(outputs.logits.flatten(0, 1)[kept], labels.flatten()[kept])
-    assert loss_fn(outputs, labels).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert loss_fn(outputs, labels, torch.tensor(20)).item() == pytest.approx(expected.item() * 5 / 20, rel=1e-6)
-
-
-def padded(indices):
-    """Ids, attention mask and labels of rows of train."""
-    ids = [encode(ROWS["train"][i]["tokens"])[0] for i in indices]
-    width = max(map(len, ids))
-    labels = [labels_of(ROWS["train"][i]) for i in indices]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
-    ids, labels = ([row + [fill] * (width - len(row)) for row in rows] for rows, fill in ((ids, tokenizer().pad_token_id), (labels, -100)))
-    return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
-
-
-def untrained():
-    set_seed(PARAMETERS["seed"])
-    return AutoModelForTokenClassification.from_pretrained(PARAMETERS["checkpoint"], num_labels=len(NAMES), dtype=torch.float32)
-
-
-def test_the_loss_before_training_is_that_of_a_new_head(run):
-    ids, mask, labels = padded(range(32))
-    with torch.no_grad():
-        loss = untrained().eval()(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
-    assert has_printed(run, 32, ids.shape[1], 7, f"{loss:.2f}", 7, f"{math.log(7):.2f}")
-
-
-@cache
-def trained_again(batches):
-    """The training done again on these rows: its `losses`, and the `history` and the `weights` of every epoch.
-
-    AdamW on the mean loss of all words of a step, gradients clipped to norm 1, decay on matrices only, warm-up and then linear decay.
-    """
-    size, per_epoch = PARAMETERS["gradient_accumulation_steps"], len(batches) // PARAMETERS["num_epochs"]
-    total = math.ceil(per_epoch / size) * PARAMETERS["num_epochs"]
-    warm, found = math.ceil(total / 10), SimpleNamespace(losses=[], history=[], weights=[])
-    model = untrained().train()
-    optimizer = torch.optim.AdamW([
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ], fused=True)
-    for epoch in range(PARAMETERS["num_epochs"]):
-        rows = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
-        for step in (rows[i : i + size] for i in range(0, per_epoch, size)):
-            done = len(found.losses)
-            for group in optimizer.param_groups:
-                group["lr"] = PARAMETERS["learning_rate"] * (done / warm if done < warm else (total - done) / (total - warm))
-            given, loss = list(map(padded, step)), 0.0
-            n = sum((labels != -100).sum() for _, _, labels in given)
-            for ids, mask, labels in given:
-                logits = model(input_ids=ids, attention_mask=mask).logits
-                part = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / n
-                part.backward()
-                loss += part.item()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            found.losses.append(loss)
-        found.history.append(validation_scores(model))
-        found.weights.append({name: weight.clone() for name, weight in model.state_dict().items()})
-    return found
-
-
-@pytest.fixture(scope="module")
-def again(run):
-    return trained_again(batches(run, "train"))
-
-
-def test_the_model_is_trained_on_every_row_once_per_epoch(run):
-    drawn, n = batches(run, "train"), len(ROWS["train"])
-    calls = [event for event in run.events if event["kind"] == "forward" and event["grad"]]
-    for call, indices in zip(calls, drawn, strict=True):
-        ids, mask, _ = padded(indices)
-        assert call["training"] and torch.equal(call["inputs"]["input_ids"], ids) and torch.equal(call["inputs"]["attention_mask"], mask)
-    order = sum(drawn, ())
-    epochs = [order[i : i + n] for i in range(0, len(order), n)]
-    assert [sorted(epoch) for epoch in epochs] == [list(range(n))] * PARAMETERS["num_epochs"] and len(set(epochs)) == len(epochs)
-    per_epoch = len(drawn) // len(epochs)
-    assert [len(batch) for batch in drawn[:per_epoch]] == [PARAMETERS["batch_size"]] * (per_epoch - 1) + [1]
-    assert per_epoch % PARAMETERS["gradient_accumulation_steps"], "the last step of an epoch is a short one"
-
-    def padding(epoch):
-        lengths = [len(encode(ROWS["train"][i]["tokens"])[0]) for i in epoch]
-        batches = [lengths[i : i + PARAMETERS["batch_size"]] for i in range(0, n, PARAMETERS["batch_size"])]
-        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
-
-    assert max(map(padding, epochs)) < 0.6 * padding(random.Random(0).sample(range(n), n)), "rows of like length come together"
-
-
-def test_training_done_again_has_the_same_losses_and_scores(run, again):
-    assert run.results["losses"] == pytest.approx(again.losses, rel=1e-4)
-    history = [dict(entry) for entry in run.results["history"]]
-    assert [entry.pop("epoch") for entry in history] == list(range(1, PARAMETERS["num_epochs"] + 1))
-    for found, expected in zip(history, again.history, strict=True):
-        assert found == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_saved_model_is_that_of_the_first_epoch_with_the_best_f1(run, again):
-    f1s = [entry["f1"] for entry in again.history]
-    for name, weight in load_file(run.folder / "model" / "model.safetensors").items():
-        torch.testing.assert_close(weight, again.weights[f1s.index(max(f1s))][name], rtol=1e-3, atol=1e-4)
-
-
-def test_nothing_is_predicted_with_dropout_and_no_row_twice(run):
-    calls = [event for event in run.events if event["kind"] == "forward" and not event["grad"]]
-    assert calls and not any(event["training"] for event in calls)
-    for split, times in {"validation": PARAMETERS["num_epochs"], "test": 1}.items():
-        drawn, n = sum(batches(run, split), ()), len(ROWS[split])
-        assert [sorted(drawn[i : i + n]) for i in range(0, len(drawn), n)] == [list(range(n))] * times
-
-
-def test_the_history_of_the_best_epoch_is_that_of_the_saved_model(run):
-    best = max(run.results["history"], key=lambda entry: entry["f1"])
-    expected = validation_scores(run.best_model)
-    assert {key: value for key, value in best.items() if key != "epoch"} == pytest.approx(expected, rel=1e-5)
-    for table in frames(run, list(expected)):  # the Trainer has drawn a table of its own
-        assert table.loc[best["epoch"]].to_list() == pytest.approx(list(expected.values()), abs=6e-4)
-
-
-def test_the_curves_are_those_of_losses_and_history(run):
-    lines = [(label, points.tolist()) for plot in run.variables["plots"] for label, points in plot["lines"].items()]
-    losses, history = run.results["losses"], run.results["history"]
-    assert [[float(i + 1), loss] for i, loss in enumerate(losses)] in [points for _, points in lines]
-    for key in history[0].keys() - {"epoch"}:
-        assert dict(lines)[key] == [[entry["epoch"], entry[key]] for entry in history]
-
-
 # ---------------------------------------------------------------------------------------------------- evaluation
 
 
@@ -656,3 +519,140 @@ def test_swapped_arguments_swap_precision_and_recall_and_nothing_else(run):
     accuracy = sum(a == b for a, b in pairs) / len(pairs)
     assert table.loc["right"].to_list() == pytest.approx([precision, recall, f1, accuracy], abs=6e-4)
     assert table.loc["swapped"].to_list() == pytest.approx([recall, precision, f1, accuracy], abs=6e-4)
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("name", notebooks.PAIR)
+def test_the_loss_of_a_batch_alone_is_that_of_the_library(name):
+    loss_fn = definitions(FOLDER, name, "loss_fn", F=F)
+    torch.manual_seed(0)
+    outputs = SimpleNamespace(logits=torch.randn(3, 5, 4))
+    labels = torch.tensor([[-100, 1, 2, -100, 3], [0, 0, -100, -100, -100], [-100] * 5])
+    kept = labels.flatten() != -100
+    expected = F.cross_entropy(outputs.logits.flatten(0, 1)[kept], labels.flatten()[kept])
+    assert loss_fn(outputs, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss_fn(outputs, labels, torch.tensor(20)).item() == pytest.approx(expected.item() * 5 / 20, rel=1e-6)
+
+
+def padded(indices):
+    """Ids, attention mask and labels of rows of train."""
+    ids = [encode(ROWS["train"][i]["tokens"])[0] for i in indices]
+    width = max(map(len, ids))
+    labels = [labels_of(ROWS["train"][i]) for i in indices]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
+    ids, labels = ([row + [fill] * (width - len(row)) for row in rows] for rows, fill in ((ids, tokenizer().pad_token_id), (labels, -100)))
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
+
+
+def untrained():
+    set_seed(PARAMETERS["seed"])
+    return AutoModelForTokenClassification.from_pretrained(PARAMETERS["checkpoint"], num_labels=len(NAMES), dtype=torch.float32)
+
+
+def test_the_loss_before_training_is_that_of_a_new_head(run):
+    ids, mask, labels = padded(range(32))
+    with torch.no_grad():
+        loss = untrained().eval()(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
+    assert has_printed(run, 32, ids.shape[1], 7, f"{loss:.2f}", 7, f"{math.log(7):.2f}")
+
+
+@cache
+def trained_again(batches):
+    """The training done again on these rows: its `losses`, and the `history` and the `weights` of every epoch.
+
+    AdamW on the mean loss of all words of a step, gradients clipped to norm 1, decay on matrices only, warm-up and then linear decay.
+    """
+    size, per_epoch = PARAMETERS["gradient_accumulation_steps"], len(batches) // PARAMETERS["num_epochs"]
+    total = math.ceil(per_epoch / size) * PARAMETERS["num_epochs"]
+    warm, found = math.ceil(total / 10), SimpleNamespace(losses=[], history=[], weights=[])
+    model = untrained().train()
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ], fused=True)
+    for epoch in range(PARAMETERS["num_epochs"]):
+        rows = batches[epoch * per_epoch : (epoch + 1) * per_epoch]
+        for step in (rows[i : i + size] for i in range(0, per_epoch, size)):
+            done = len(found.losses)
+            for group in optimizer.param_groups:
+                group["lr"] = PARAMETERS["learning_rate"] * (done / warm if done < warm else (total - done) / (total - warm))
+            given, loss = list(map(padded, step)), 0.0
+            n = sum((labels != -100).sum() for _, _, labels in given)
+            for ids, mask, labels in given:
+                logits = model(input_ids=ids, attention_mask=mask).logits
+                part = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / n
+                part.backward()
+                loss += part.item()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            found.losses.append(loss)
+        found.history.append(validation_scores(model))
+        found.weights.append({name: weight.clone() for name, weight in model.state_dict().items()})
+    return found
+
+
+@pytest.fixture(scope="module")
+def again(run):
+    return trained_again(batches(run, "train"))
+
+
+def test_the_model_is_trained_on_every_row_once_per_epoch(run):
+    drawn, n = batches(run, "train"), len(ROWS["train"])
+    calls = [event for event in run.events if event["kind"] == "forward" and event["grad"]]
+    for call, indices in zip(calls, drawn, strict=True):
+        ids, mask, _ = padded(indices)
+        assert call["training"] and torch.equal(call["inputs"]["input_ids"], ids) and torch.equal(call["inputs"]["attention_mask"], mask)
+    order = sum(drawn, ())
+    epochs = [order[i : i + n] for i in range(0, len(order), n)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(n))] * PARAMETERS["num_epochs"] and len(set(epochs)) == len(epochs)
+    per_epoch = len(drawn) // len(epochs)
+    assert [len(batch) for batch in drawn[:per_epoch]] == [PARAMETERS["batch_size"]] * (per_epoch - 1) + [1]
+    assert per_epoch % PARAMETERS["gradient_accumulation_steps"], "the last step of an epoch is a short one"
+
+    def padding(epoch):
+        lengths = [len(encode(ROWS["train"][i]["tokens"])[0]) for i in epoch]
+        batches = [lengths[i : i + PARAMETERS["batch_size"]] for i in range(0, n, PARAMETERS["batch_size"])]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+
+    assert max(map(padding, epochs)) < 0.6 * padding(random.Random(0).sample(range(n), n)), "rows of like length come together"
+
+
+def test_training_done_again_has_the_same_losses_and_scores(run, again):
+    assert run.results["losses"] == pytest.approx(again.losses, rel=1e-4)
+    history = [dict(entry) for entry in run.results["history"]]
+    assert [entry.pop("epoch") for entry in history] == list(range(1, PARAMETERS["num_epochs"] + 1))
+    for found, expected in zip(history, again.history, strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_saved_model_is_that_of_the_first_epoch_with_the_best_f1(run, again):
+    f1s = [entry["f1"] for entry in again.history]
+    for name, weight in load_file(run.folder / "model" / "model.safetensors").items():
+        torch.testing.assert_close(weight, again.weights[f1s.index(max(f1s))][name], rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_predicted_with_dropout_and_no_row_twice(run):
+    calls = [event for event in run.events if event["kind"] == "forward" and not event["grad"]]
+    assert calls and not any(event["training"] for event in calls)
+    for split, times in {"validation": PARAMETERS["num_epochs"], "test": 1}.items():
+        drawn, n = sum(batches(run, split), ()), len(ROWS[split])
+        assert [sorted(drawn[i : i + n]) for i in range(0, len(drawn), n)] == [list(range(n))] * times
+
+
+def test_the_history_of_the_best_epoch_is_that_of_the_saved_model(run):
+    best = max(run.results["history"], key=lambda entry: entry["f1"])
+    expected = validation_scores(run.best_model)
+    assert {key: value for key, value in best.items() if key != "epoch"} == pytest.approx(expected, rel=1e-5)
+    for table in frames(run, list(expected)):  # the Trainer has drawn a table of its own
+        assert table.loc[best["epoch"]].to_list() == pytest.approx(list(expected.values()), abs=6e-4)
+
+
+def test_the_curves_are_those_of_losses_and_history(run):
+    lines = [(label, points.tolist()) for plot in run.variables["plots"] for label, points in plot["lines"].items()]
+    losses, history = run.results["losses"], run.results["history"]
+    assert [[float(i + 1), loss] for i, loss in enumerate(losses)] in [points for _, points in lines]
+    for key in history[0].keys() - {"epoch"}:
+        assert dict(lines)[key] == [[entry["epoch"], entry[key]] for entry in history]
