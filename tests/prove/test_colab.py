@@ -267,7 +267,7 @@ def test_pip_replaces_only_what_is_named_or_too_old_for_it(folder, colab, monkey
     assert not FIXED & replaced.keys()
 
 
-@pytest.mark.parametrize("option", [["--upgrade", "--upgrade-strategy", "eager"], ["numpy>=2.1"]])
+@pytest.mark.parametrize("option", [["--upgrade", "--upgrade-strategy", "eager"], ["numpy>=2.2"]])
 def test_a_cell_that_replaces_too_much_is_noticed(option, colab, monkeypatch):
     assert "numpy" in colab([*asked(f"{FOLDERS[0]}/trainer_api.ipynb", monkeypatch), *option])
 

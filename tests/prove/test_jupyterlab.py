@@ -78,7 +78,8 @@ def lab(hub, tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings))
     # the surroundings of `make lab`: not those of the tests, in which plots and most bars are not shown
-    environment = {key: value for key, value in hub.environment.items() if key != "MPLBACKEND"}
+    hidden = {"MPLBACKEND", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"}
+    environment = {key: value for key, value in hub.environment.items() if key not in hidden}
     environment |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces")}
     environment |= {f"JUPYTER_{kind}_DIR": str(own / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment |= {"IPYTHONDIR": str(own / "ipython")}
@@ -168,8 +169,7 @@ def missing_widgets(seen):
 
 @pytest.fixture(scope="module", params=notebooks.PAIR)
 def seen(request, browser, lab):
-    parameters = LEARNABLE[FOLDER] | {"num_epochs": 2}
-    document = notebooks.prepared(notebooks.ROOT / FOLDER / f"{request.param}.ipynb", parameters, f"{request.param}.json")
+    document = notebooks.prepared(notebooks.ROOT / FOLDER / f"{request.param}.ipynb", LEARNABLE[FOLDER], f"{request.param}.json")
     return run_all(browser, lab, f"{request.param}.ipynb", document, patience=20)
 
 
