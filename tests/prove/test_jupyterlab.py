@@ -169,7 +169,8 @@ def missing_widgets(seen):
 
 @pytest.fixture(scope="module", params=notebooks.PAIR)
 def seen(request, browser, lab):
-    document = notebooks.prepared(notebooks.ROOT / FOLDER / f"{request.param}.ipynb", LEARNABLE[FOLDER], f"{request.param}.json")
+    parameters = LEARNABLE[FOLDER] | {"num_epochs": 20}  # long enough that even a busy machine shows the bar several times
+    document = notebooks.prepared(notebooks.ROOT / FOLDER / f"{request.param}.ipynb", parameters, f"{request.param}.json")
     return run_all(browser, lab, f"{request.param}.ipynb", document, patience=20)
 
 
