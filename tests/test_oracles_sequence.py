@@ -39,15 +39,8 @@ FOLDER = "sequence_classification"
 CHECKPOINT = LEARNABLE[FOLDER]["checkpoint"]
 EPOCHS, BATCH, ACCUMULATION, RATE, LONGEST, SEED = 6, 5, 2, 1e-2, 24, 7
 PARAMETERS = {
-    "checkpoint": CHECKPOINT,
-    "dataset_id": "texts",
-    "columns": {"text": "body", "label": "taste"},
-    "max_length": LONGEST,
-    "num_epochs": EPOCHS,
-    "batch_size": BATCH,
-    "learning_rate": RATE,
-    "gradient_accumulation_steps": ACCUMULATION,
-    "seed": SEED,
+    "checkpoint": CHECKPOINT, "dataset_id": "texts", "columns": {"text": "body", "label": "taste"}, "max_length": LONGEST,
+    "num_epochs": EPOCHS, "batch_size": BATCH, "learning_rate": RATE, "gradient_accumulation_steps": ACCUMULATION, "seed": SEED,
 }
 NAMES = ["bitter", "salty", "sour", "sweet"]  # sorted, as the ids are
 SIZES = {
@@ -247,9 +240,7 @@ class Run:
 
     def tables(self, *columns):
         """The tables shown that have these columns, as a frame or as HTML, all as frames."""
-        frames = [
-            each if isinstance(each, pd.DataFrame) else frame_of(each) for each in self.shown if isinstance(each, (str, pd.DataFrame))
-        ]
+        frames = [frame_of(each) if isinstance(each, str) else each for each in self.shown if isinstance(each, (str, pd.DataFrame))]
         return [frame for frame in frames if set(columns) <= set(frame.columns)]
 
     def plot(self, title):
@@ -391,9 +382,9 @@ def test_the_history_is_shown_and_plotted(run):
     history = pd.DataFrame(run.history).set_index("epoch")
     for shown in run.tables("loss", "accuracy", "f1"):  # Trainer shows its own table instead
         assert shown.to_numpy() == pytest.approx(history[list(shown.columns)].to_numpy(), abs=0.00051)
-    ((steps, losses),) = run.plot("Training loss")["lines"].values()
+    (steps, losses), = run.plot("Training loss")["lines"].values()
     assert steps == list(range(1, len(run.losses) + 1)) and losses == run.losses
-    ((epochs, losses),) = run.plot("Validation loss")["lines"].values()
+    (epochs, losses), = run.plot("Validation loss")["lines"].values()
     assert epochs == list(range(1, EPOCHS + 1)) and losses == history["loss"].tolist()
     assert {key: y for key, (_, y) in run.plot("Validation scores")["lines"].items()} == history[["accuracy", "f1"]].to_dict("list")
 
@@ -480,9 +471,8 @@ def test_only_the_head_is_new(run):
 
 
 def test_the_pipeline_gives_each_label_its_probability(run):
-    asked = [
-        e["inputs"]["input_ids"] for e in run.events if e["kind"] == "forward" and not e["grad"] and len(e["inputs"]["input_ids"]) == 1
-    ]
+    given = [event["inputs"]["input_ids"] for event in run.events if event["kind"] == "forward" and not event["grad"]]
+    asked = [ids for ids in given if len(ids) == 1]  # all other batches have more rows
     with torch.no_grad():
         first, *others = [dict(zip(NAMES, run.model(input_ids=ids).logits[0].softmax(-1).tolist())) for ids in asked]
     (answer,) = [each for each in run.shown if isinstance(each, list) and not isinstance(each[0], str)]
@@ -510,11 +500,11 @@ def test_each_way_to_divide_the_loss_gives_the_training_that_it_is_said_to_give(
     model, losses = new_model(), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     for i in range(0, len(chunks), 2):
-        window = [
-            (F.cross_entropy(model(**padded(ids[chunk])).logits, labels[chunk]), chunk.stop - chunk.start) for chunk in chunks[i : i + 2]
-        ]
-        total, rows = sum(mean for mean, _ in window), sum(size for _, size in window)
-        loss = {"undivided": total, "divided by 2": total / 2, "exact": sum(mean * size for mean, size in window) / rows}[way]
+        window = chunks[i : i + 2]
+        means = [F.cross_entropy(model(**padded(ids[chunk])).logits, labels[chunk]) for chunk in window]
+        sizes = [len(ids[chunk]) for chunk in window]
+        exact = sum(mean * size for mean, size in zip(means, sizes)) / sum(sizes)
+        loss = {"undivided": sum(means), "divided by 2": sum(means) / 2, "exact": exact}[way]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -582,12 +572,8 @@ def test_the_loss_is_that_of_the_library_and_label_minus_100_takes_a_row_out(nam
 def test_the_time_of_a_pass_is_the_median_without_the_first(name):
     spent = iter([0, 100, 0, 7, 0, 2, 0, 3])  # pairs of a start and an end
     given = {
-        "encoded": {"train": Dataset.from_dict({"input_ids": [[5, 6], [7]], "label": [0, 1]})},
-        "batch_size": 2,
-        "max_length": 9,
-        "np": np,
-        "time": SimpleNamespace(perf_counter=lambda: next(spent)),
-        "tokenizer": AutoTokenizer.from_pretrained(CHECKPOINT),
+        "encoded": {"train": Dataset.from_dict({"input_ids": [[5, 6], [7]], "label": [0, 1]})}, "batch_size": 2, "max_length": 9, "np": np,
+        "time": SimpleNamespace(perf_counter=lambda: next(spent)), "tokenizer": AutoTokenizer.from_pretrained(CHECKPOINT),
         "new_model": new_model,
     }
     assert definitions(FOLDER, name, "measure", **given)("max_length") == (9, 3)
@@ -611,3 +597,8 @@ def test_a_confusion_matrix_has_a_row_for_a_class_without_rows(monkeypatch):
     (image,) = figures[0].axes[0].images
     assert np.array(image.get_array()) == close(np.array([[1 / 2, 0, 0, 1 / 2], [0] * 4, [0] * 4, [1 / 3, 0, 0, 2 / 3]]))
     common.plt.close("all")
+
+
+def test_a_text_is_shown_as_it_is():
+    shown = common.show(pd.DataFrame({"text": [20 * "<b> & " + "end"]})).data
+    assert 20 * "&lt;b&gt; &amp; " + "end" in shown and "<b>" not in shown

@@ -47,7 +47,8 @@ def cells(path):
 def shown(cell):
     """What a cell shows as text, without a Trainer's bar; without numbers if it measures time."""
     kinds = ("text/plain", "text/html")
-    said = "\n".join("\n".join([o.get("text", ""), *(o.get("data", {}).get(kind, "") for kind in kinds)]) for o in cell.outputs)
+    # joined by nothing, since a kernel may send what is printed in two parts
+    said = "".join("".join([o.get("text", ""), *(o.get("data", {}).get(kind, "") for kind in kinds)]) for o in cell.outputs)
     said = BAR.sub("", said)
     return re.sub(r"[\d.]+|\s+|-+", " ", said) if TIMED.search(cell.source) else said
 
