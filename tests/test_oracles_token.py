@@ -475,7 +475,7 @@ def test_the_strategies_are_those_they_are_called(run):
 def test_the_new_text_is_read_with_its_own_words(run):
     (table,) = frames(run, ["entity_group", "score", "word", "start", "end", "text"])
     (expected,) = found_by(run, [run.variables["text"]], "simple")
-    assert list(zip(table["text"], table["entity_group"])) == expected and len(expected) > 3
+    assert list(zip(table["text"], table["entity_group"])) == expected
 
 
 def test_the_model_card_has_the_test_scores(run):
