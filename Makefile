@@ -3,13 +3,13 @@ PYTHON ?= python3
 CONSTRAINTS ?= tests/constraints.txt
 JOBS ?= 2
 VENV := .venv/bin
-BOX := $(VENV)/python tests/hub.py run --
+OFFLINE := $(VENV)/python tests/offline.py run --
 
 help:            ## print this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
 
 setup: .venv/done  ## virtual environment and the two small checkpoints, once
-	@$(VENV)/python tests/hub.py weights
+	@$(VENV)/python tests/offline.py weights
 
 .venv/done: requirements.txt tests/requirements.txt tests/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed: add PYTHON=python3.12, say")'
@@ -18,7 +18,7 @@ setup: .venv/done  ## virtual environment and the two small checkpoints, once
 	@touch $@
 
 run: setup       ## run every notebook (TASK=folder for one): executed copies and a table, in runs/
-	@$(BOX) $(VENV)/python tests/notebooks.py run $(TASK)
+	@$(OFFLINE) $(VENV)/python tests/notebooks.py run $(TASK)
 
 test: setup      ## every notebook on small models, the pairs, helpers, data and papers (JOBS=4 for more at once)
 	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -27,13 +27,13 @@ prove: setup     ## the rest: default runs, kills and resumes, processes, archit
 	@$(VENV)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/prove
 
 colab: setup     ## run one folder's notebooks (TASK=folder) with the versions of Colab's image
-	@$(BOX) $(VENV)/python tests/colab.py $(TASK)
+	@$(OFFLINE) $(VENV)/python tests/colab.py $(TASK)
 
-lab: setup       ## open JupyterLab here, under the Hub in a box
-	@$(BOX) $(VENV)/jupyter lab
+lab: setup       ## open JupyterLab here, with the two small checkpoints in its cache
+	@$(OFFLINE) $(VENV)/jupyter lab
 
 refresh: setup   ## run every notebook (TASK=folder for one) in place, ready to commit
-	@$(BOX) $(VENV)/python tests/notebooks.py refresh $(TASK)
+	@$(OFFLINE) $(VENV)/python tests/notebooks.py refresh $(TASK)
 
 results: setup   ## fill the README's results table and plot from runs/
 	@$(VENV)/python tests/notebooks.py results

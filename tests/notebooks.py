@@ -6,6 +6,7 @@
     python tests/notebooks.py home OWNER/NAME    the repository address in README.md and in every notebook
 """
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -23,6 +24,14 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 PAIR = ("trainer_api", "accelerate_loop")
+# one number for each task, in the order in which they are read: what it is called, its name in `metrics`, and the baseline beside it
+HEADLINES = {
+    "sequence_classification": ("accuracy", "accuracy", "TF-IDF + logistic regression"),
+    "token_classification": ("entity F1", "f1", "usual tag of the word"),
+    "masked_language_modeling": ("perplexity", "perplexity", "unigram"),
+    "causal_language_modeling": ("perplexity", "perplexity", "unigram"),
+    "semantic_search": ("nDCG@10", "ndcg@10", "BM25"),
+}
 # appended to a copy from outside, so that the notebooks themselves need not know of being run
 RESULTS_CELL = """
 import json, os
@@ -48,6 +57,13 @@ def common_of(folder):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def python(source):
+    """The source of a cell as plain Python, without the commands for Colab's shell that only IPython understands."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(source)
 
 
 def copy_folder(folder, target):
@@ -126,8 +142,8 @@ class Progress:
         self.start = self.since = time.perf_counter()
         heading, self.place, cells = "", {}, 0  # index of a code cell: (its number, its section)
         for index, cell in enumerate(document.cells):
-            if match := re.match(r"## (.+)", cell.source):
-                heading = match[1]
+            if cell.cell_type == "markdown":
+                heading = (re.findall(r"^## (.+)", cell.source, flags=re.M) or [heading])[-1]
             if cell.cell_type == "code":
                 cells += 1
                 self.place[index] = cells, heading
@@ -196,6 +212,7 @@ def run(chosen=None, refresh=False):
             rows.append([f"{folder}/{name}", f"{outcome['minutes']:.1f}", parts, f"{first:.4f}", f"{last:.4f}", metrics])
             if refresh:
                 document = clean(nbformat.read(target / f"{name}.ipynb", as_version=4))
+                document.metadata["results"] = summary(outcome)
                 nbformat.write(document, ROOT / folder / f"{name}.ipynb")
         if (difference := pair_difference(target)) is not None:
             rows.append([f"{folder}: largest loss difference of the pair", "", "", "", "", f"{difference}"])
@@ -203,6 +220,12 @@ def run(chosen=None, refresh=False):
     print_table([["notebook", "minutes", "most of them in", "first loss", "last loss", "test metrics"], *rows])
     print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return int(failed)
+
+
+def summary(outcome):
+    """What a refreshed notebook keeps of its run in its metadata, so that a test can tell whether a run was the same."""
+    losses = json.dumps(outcome["losses"]).encode()
+    return {"metrics": outcome["metrics"], "baselines": outcome["baselines"], "losses": hashlib.sha256(losses).hexdigest()}
 
 
 def last_line(error):
@@ -263,30 +286,38 @@ def results():
     """Write the results table and the overlay of the loss curves into README.md and .github/."""
     import matplotlib.pyplot as plt
 
-    done = [folder for folder in folders() if pair_difference(RUNS / folder) is not None]
+    done = [folder for folder in HEADLINES if pair_difference(RUNS / folder) is not None]
     if not done:
         sys.exit("nothing in runs/: make run first")
-    lines = ["| task | baselines | Trainer | Accelerate loop | largest loss difference, steps |", "|---|---|---|---|---|"]
-    fig, axes = plt.subplots(1, len(done), figsize=(7 * len(done), 3.2), squeeze=False, layout="constrained")
-    for folder, ax in zip(done, axes[0]):
+    lines = ["| task | score on the test split | baseline | fine-tuned | difference of the two notebooks |", "|---|---|---|---|---|"]
+    fig, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
+    for folder, ax in zip(done, axes.flat):
         one, two = (json.loads((RUNS / folder / f"{name}.json").read_text()) for name in PAIR)
-        baselines = "; ".join(f"{name}: {scores(values)}" for name, values in one["baselines"].items())
-        same = f"{pair_difference(RUNS / folder)} over {len(one['losses'])}"
-        lines.append(f"| [{folder}]({folder}/) | {baselines} | {scores(one['metrics'])} | {scores(two['metrics'])} | {same} |")
+        label, metric, rival = HEADLINES[folder]
+        before, after = rounded(one["baselines"][rival][metric]), rounded(one["metrics"][metric])
+        same = f"{pair_difference(RUNS / folder)} over {len(one['losses'])} steps"
+        title = folder.replace("_", " ")
+        lines.append(f"| [{title}]({folder}/) | {label} | {before} ({rival}) | {after} | {same} |")
         ax.plot(one["losses"], linewidth=4, color="#9ecae1", label="Trainer")
-        ax.plot(two["losses"], linewidth=1, color="black", linestyle="--", label="Accelerate loop")
-        ax.set(title=folder.replace("_", " "), xlabel="optimizer step", ylabel="training loss")
-        ax.legend()
-    fig.savefig(ROOT / ".github" / "pair.png", dpi=110)
+        ax.plot(two["losses"], linewidth=1, color="black", linestyle="--", label="loop")
+        ax.set(title=title, xlabel="optimizer step", ylabel="training loss")
+    axes.flat[len(done)].legend(*ax.get_legend_handles_labels(), loc="center", fontsize="large", frameon=False)
+    for ax in axes.flat[len(done) :]:
+        ax.axis("off")
+    fig.savefig(ROOT / ".github" / "pair.png", dpi=100)
     readme = ROOT / "README.md"
     block = "<!-- results -->\n" + "\n".join(lines) + "\n<!-- /results -->"
     readme.write_text(re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, readme.read_text(), flags=re.S))
 
 
+def rounded(score):
+    """A score to two decimals; a perplexity above ten to three digits."""
+    return f"{score:.2f}" if score < 10 else f"{score:,.0f}" if score >= 100 else f"{score:.1f}"
+
+
 def scores(metrics):
-    """In a line; those of other models beside the trained one, which some folders have, are among its baselines."""
-    other = ("bm25_", "sparse_", "base_", "fused_", "perplexity_", "probe_before")
-    return ", ".join(f"{key} {value:.2f}" for key, value in metrics.items() if not key.startswith(other))
+    """In a line, for the table of a run."""
+    return ", ".join(f"{key} {rounded(value)}" for key, value in metrics.items())
 
 
 def address():
@@ -298,10 +329,10 @@ def home(new):
     """Replace the repository's address in README.md and in all notebooks."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
         sys.exit(f"REPO is owner/name, not {new!r}")
-    old = address()
-    for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *notebooks()]:
-        text = path.read_text(encoding="utf-8").replace(old, new)
-        path.write_text(text.replace(f"cd {old.split('/')[1]}\n", f"cd {new.split('/')[1]}\n"), encoding="utf-8")
+    old, between = address(), "\0"
+    for path in [ROOT / "README.md", *ROOT.glob("*/*.md"), *notebooks()]:
+        text = path.read_text(encoding="utf-8").replace(old, between).replace(old.split("/")[1], new.split("/")[1])
+        path.write_text(text.replace(between, new), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import notebooks
 def code(folder, name):
     """The code cells of a notebook, parsed: [(source, tree)]."""
     document = nbformat.read(notebooks.ROOT / folder / f"{name}.ipynb", as_version=4)
-    return [(cell.source, ast.parse(cell.source)) for cell in document.cells if cell.cell_type == "code"]
+    return [(cell.source, ast.parse(notebooks.python(cell.source))) for cell in document.cells if cell.cell_type == "code"]
 
 
 def names_made(node):
@@ -29,7 +29,7 @@ def names_made(node):
 
 def makes(source):
     """All names that the statements of a cell make."""
-    return {name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) for name in names_made(node)}
+    return {name for node in ast.walk(ast.parse(notebooks.python(source))) if isinstance(node, ast.stmt) for name in names_made(node)}
 
 
 def definitions(folder, name, *wanted, **given):
@@ -63,7 +63,7 @@ def cell_that_makes(folder, name, variable, **given):
         if any(variable in names_made(node) for node in tree.body):
             here = dict(given)
             with importing_common(folder):
-                exec(compile(source, f"{folder}/{name}.ipynb", "exec"), here)
+                exec(compile(notebooks.python(source), f"{folder}/{name}.ipynb", "exec"), here)
             return here
     raise LookupError(f"no cell of {folder}/{name}.ipynb makes {variable}")
 

@@ -4,6 +4,7 @@ import ast
 import builtins
 import re
 import symtable
+from types import SimpleNamespace
 
 import nbformat
 import notebooks
@@ -11,12 +12,14 @@ import pytest
 
 FOLDERS = notebooks.folders()
 PATHS = [path.relative_to(notebooks.ROOT).as_posix() for path in notebooks.notebooks()]
-# the sections in which the two notebooks of a folder say the same thing in two ways; all other cells are identical
-DIFFERENT = {"", "Training", "What goes wrong if ..."}
-# Search trains for few steps, and starts from an encoder made for it, which one hundred questions hardly tell from a better one;
-# so it is judged by what its task asks: nDCG@10 above all others, and the untrained encoder far above BM25 on recall@10.
-SEARCH = "semantic_search"
-PREFIXES = {"bm25_": "BM25", "sparse_": "SPLADE", "base_": "encoder as it comes", "fused_": "BM25 + fine-tuned"}
+# the sections in which the two notebooks of a folder may say the same thing in two ways; all other cells are identical
+DIFFERENT = {"", "Training", "Common mistakes"}
+# the sections of all notebooks; a task may have more
+SECTIONS = [
+    "Setup", "Parameters", "Data", "Baselines", "Preprocessing", "One batch, one forward pass", "Training",
+    "Trainer and loop, line by line", "Training curves", "Evaluation", "Error analysis", "Inference", "Common mistakes", "Exercises",
+    "Scaling up", "Where to go next",
+]
 PARAMETERS = {
     "checkpoint", "dataset_id", "columns", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed",
     "output_dir", "resume", "push_to_hub",
@@ -42,10 +45,12 @@ def sections(document):
     """{heading: sources of its cells}, where the cells before the first heading have the heading ''."""
     found, heading = {"": []}, ""
     for cell in document.cells:
-        if match := re.match(r"## (.+)", cell.source):
-            heading = match[1]
-            found[heading] = []
-        found[heading].append((cell.cell_type, cell.source))
+        parts = re.split(r"^(?=## )", cell.source, flags=re.M) if cell.cell_type == "markdown" else [cell.source]
+        for part in filter(None, parts):
+            if cell.cell_type == "markdown" and (match := re.match(r"## (.+)", part)):
+                heading = match[1]
+                found[heading] = []
+            found[heading].append((cell.cell_type, part))
     return found
 
 
@@ -64,6 +69,30 @@ def test_the_pair_differs_only_where_it_must(folder):
     for document in (one, two):  # the list of exceptions can't swallow the notebook
         alike = [cell for heading, cells in sections(document).items() if heading not in DIFFERENT for cell in cells]
         assert len(alike) > len(document.cells) / 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_sections_come_in_one_order(path):
+    assert [heading for heading in sections(read(path)) if heading in SECTIONS] == SECTIONS
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_each_row_of_the_comparison_is_code_of_the_two_notebooks(folder):
+    """Left of the middle of the table stands what the Trainer notebook has, on the right what the loop has."""
+    text = sections(read(f"{folder}/trainer_api.ipynb"))["Trainer and loop, line by line"][0][1]
+    rows = [row.strip("|").split(" | ") for row in text.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 10
+    for side, name in enumerate(notebooks.PAIR):
+        code = "\n".join(cell.source for cell in code_cells(read(f"{folder}/{name}.ipynb")))
+        for row in rows:
+            for span in re.findall(r"`([^`]+)`", row[side]):
+                for part in span.replace("\\|", "|").split("..."):
+                    assert squeezed(part) in squeezed(code), f"{span!r} is not in {name}"
+
+
+def squeezed(code):
+    """Without what a line break changes."""
+    return re.sub(r"\s+|,(?=\s*[)\]}])", "", code)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -91,7 +120,7 @@ def test_a_notebook_is_ready_to_read(path):
 @pytest.mark.parametrize("path", PATHS)
 def test_the_parameters_cell_is_tagged_and_complete(path):
     (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
-    assigned = [node for node in ast.parse(cell.source).body]
+    assigned = ast.parse(cell.source).body
     assert all(isinstance(node, ast.Assign) for node in assigned)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
     assert values["columns"] == {} and values["push_to_hub"] == "" and values["resume"] is False, "nothing is done that nobody asked for"
@@ -103,10 +132,11 @@ def test_badges_and_bootstrap_name_one_address(path):
     address, document = notebooks.address(), read(path)
     title, bootstrap = document.cells[0].source, code_cells(document)[0].source
     assert f"https://colab.research.google.com/github/{address}/blob/main/{path}" in title
-    assert f'"https://github.com/{address}"' in bootstrap
-    assert f'os.path.basename(repository), "{path.split("/")[0]}"))' in bootstrap
+    assert f"!git clone --quiet --depth 1 https://github.com/{address}\n" in bootstrap
+    assert f"%cd {address.split('/')[1]}/{path.split('/')[0]}\n" in bootstrap
     everything = "\n".join(cell.source for cell in document.cells)
-    assert set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?=[/\")])", everything)) == {address}
+    assert address in set(re.findall(r"github(?:\.com)?/([\w.-]+/[\w.-]+?)(?=[/\")\s])", everything))
+    assert everything.count("main-nlp-tasks") == everything.count(address) + 2, "the repository is named by its address"
     required = set((notebooks.ROOT / "requirements.txt").read_text().split())
     asked = re.findall(r'"([\w-]+>=[\d.]+)"', bootstrap)
     assert asked and set(asked) <= required, "Colab installs what requirements.txt asks for"
@@ -114,7 +144,7 @@ def test_badges_and_bootstrap_name_one_address(path):
 
 def names_in(cells):
     """Names that the code of cells uses without having them, and those that it imports."""
-    top = symtable.symtable("\n".join(cell.source for cell in cells), "cells", "exec")
+    top = symtable.symtable("\n".join(notebooks.python(cell.source) for cell in cells), "cells", "exec")
     tables = [top]
     for table in tables:
         tables += table.get_children()
@@ -126,80 +156,38 @@ def names_in(cells):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_training_section_can_be_copied_with_what_it_says_it_takes(path):
-    document, heading, training, others = read(path), "", [], []
-    for cell in document.cells:
-        heading = cell.source.splitlines()[0] if cell.source.startswith("## ") else heading
-        if cell.cell_type == "code":
-            (training if heading == "## Training" else others).append(cell)
-    (introduction,) = [cell.source for cell in document.cells if cell.source.startswith("## Training")]
-    told = set(re.findall(r"`(\w+)`", re.search(r"From above it takes the parameters and (.*?)\.", introduction)[1]))
-    (parameters,) = [cell for cell in others if "parameters" in cell.metadata.get("tags", [])]
-    needed, imported = names_in(training)
-    assert needed - {node.targets[0].id for node in ast.parse(parameters.source).body} == told
-    assert not told & names_in(others)[1], "an import is missing"
-    assert len(imported) > 3
-
-
-def table(document):
-    """The last table of scores that a notebook shows, from its plain text: {row name: {column: value}}."""
-    for cell in reversed(code_cells(document)):
-        lines = shown(cell).splitlines()
-        rows = [re.fullmatch(r"(\S.*?)\s{2,}([\d.]+(?:\s+[\d.]+)*)", line.rstrip()) for line in lines]
-        if "baseline_scores" in cell.source and "metrics" in cell.source and any(rows):
-            columns = lines[[bool(row) for row in rows].index(True) - 1].split()
-            found = {row[1]: dict(zip(columns, map(float, row[2].split()))) for row in rows if row}
-            return {name: {column: value for column, value in row.items() if column != "ms"} for name, row in found.items()}
-    raise AssertionError("no table with the baselines and the trained model")
+def test_the_training_section_can_be_copied_with_what_it_says_it_uses(path):
+    """Besides the parameters and the imports of the setup."""
+    document = read(path)
+    by_section = {}
+    for heading, cells in sections(document).items():
+        by_section[heading] = [SimpleNamespace(source=source) for kind, source in cells if kind == "code"]
+    introduction = sections(document)["Training"][0][1]
+    told = set(re.findall(r"`(\w+)`", re.search(r"This section uses (.*?) from above\.", introduction, flags=re.S)[1]))
+    (parameters,) = by_section["Parameters"]
+    needed, _ = names_in(by_section["Training"])
+    _, imported = names_in(by_section["Setup"])
+    assert needed - {node.targets[0].id for node in ast.parse(parameters.source).body} - imported == told
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_training_happened(path):
-    document = read(path)
+def test_training_happened_and_the_title_says_what_came_of_it(path):
+    document, folder = read(path), path.split("/")[0]
     everything = "\n".join(map(shown, code_cells(document)))
-    steps, first, last = re.search(r"(\d+) optimizer steps, loss ([\d.]+) at the first and ([\d.]+) at the last", everything).groups()
-    folder = path.split("/")[0]
-    assert int(steps) > (15 if folder == SEARCH else 30) and float(last) < 0.7 * float(first)
-
-    metrics = ast.literal_eval(code_cells(document)[-1].outputs[-1]["data"]["text/plain"])
-    *baselines, (_, final) = table(document).items()
-    assert len(baselines) >= 1
-    if folder == SEARCH:
-        others = dict(baselines)
-        assert all(metrics["ndcg@10"] > scores["ndcg@10"] for scores in others.values())
-        assert others["encoder as it comes"]["recall@10"] > others["BM25"]["recall@10"] + 0.1
-        expected = final | {prefix + key: value for prefix, name in PREFIXES.items() for key, value in others[name].items()}
-    elif folder == "masked_language_modeling":  # lower is better, and what the probe gives is shown, whatever it is
-        unigram, before = dict(baselines)["unigram"], dict(baselines)["as it comes"]
-        assert metrics["perplexity"] <= 60 and metrics["perplexity"] < unigram["perplexity"] / 5 < before["perplexity"] / 5
-        expected = {"perplexity": final["perplexity"], "perplexity_unigram": unigram["perplexity"], "probe_after": final["probe"]}
-        expected |= {f"{name}_before": value for name, value in before.items()}
-    elif folder == "causal_language_modeling":
-        unigram, before = dict(baselines)["unigram"], dict(baselines)["before the stage"]
-        assert metrics["perplexity"] <= unigram["perplexity"] / 10 and metrics["new_domain_after"] <= before["new_domain"] / 10
-        assert metrics["compliance_before"] <= 0.05 and metrics["compliance"] >= 0.8
-        expected = {"perplexity": final["perplexity"], "perplexity_unigram": unigram["perplexity"],
-                    "new_domain_before": before["new_domain"], "new_domain_after": final["new_domain"],
-                    "first_domain_after": metrics["first_domain_after"],
-                    "compliance_before": before["compliance"], "compliance": final["compliance"]}
-    else:
-        for name, scores in baselines:
-            for metric, value in scores.items():
-                assert metrics[metric] > value + 0.1, f"{metric} is hardly better than {name}"
-        expected = final
-    if folder == "token_classification":
-        assert metrics["f1"] >= 0.7 and all(metrics["f1"] > scores["f1"] + 0.25 for _, scores in baselines)
-    assert expected == pytest.approx(metrics, abs=1e-3)
-    for metric, value in final.items():  # what the title promises
-        exact = metrics.get(metric, value)  # the table rounds
-        assert f"{exact:.2f}" in document.cells[0].source, f"{metric} {exact:.2f} is not in the title"
+    steps, first, last = re.search(r"(\d+) optimizer steps; loss ([\d.]+) at the first and ([\d.]+) at the last", everything).groups()
+    assert int(steps) >= 16 and float(last) < 0.7 * float(first)
+    results = document.metadata["results"]
+    _, metric, rival = notebooks.HEADLINES[folder]
+    found, baseline = results["metrics"][metric], results["baselines"][rival][metric]
+    assert found < baseline if metric == "perplexity" else found > baseline
+    for value in (found, baseline):
+        assert notebooks.rounded(value) in document.cells[0].source, f"{metric} {value} is not in the title"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_committed_pair_has_the_same_results(folder):
-    one, two = (read(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
-    assert shown(code_cells(one)[-1]) == shown(code_cells(two)[-1])
-    assert table(one) == table(two)
+    one, two = (read(f"{folder}/{name}.ipynb").metadata["results"] for name in notebooks.PAIR)
+    assert one == two
 
 
 def test_the_readme_names_every_folder_and_no_other():
@@ -209,19 +197,14 @@ def test_the_readme_names_every_folder_and_no_other():
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_results_table_is_that_of_the_committed_notebooks(folder):
-    (row,) = re.findall(rf"^\| \[{folder}\]\({folder}/\) \|.*$", (notebooks.ROOT / "README.md").read_text(), flags=re.M)
-    for name in notebooks.PAIR:
-        cells = code_cells(read(f"{folder}/{name}.ipynb"))
-        metrics = ast.literal_eval(cells[-1].outputs[-1]["data"]["text/plain"])
-        assert row.count(f"| {notebooks.scores(metrics)} |") >= 1, row
-    known = {"BM25 + fine-tuned"}  # made with the trained model
-    for baseline, scores in list(table(read(f"{folder}/trainer_api.ipynb")).items())[:-1]:
-        if baseline == "as it comes":  # the table rounds
-            scores = {name: metrics.get(f"{name}_before", value) for name, value in scores.items()}
-        assert baseline in known or f"{baseline}: {notebooks.scores(scores)}" in row
+    (row,) = re.findall(rf"^\| \[.*\]\({folder}/\) \|.*$", (notebooks.ROOT / "README.md").read_text(), flags=re.M)
+    results = read(f"{folder}/trainer_api.ipynb").metadata["results"]
+    label, metric, rival = notebooks.HEADLINES[folder]
+    numbers = [notebooks.rounded(value) for value in (results["baselines"][rival][metric], results["metrics"][metric])]
+    assert row.startswith(f"| [{folder.replace('_', ' ')}]({folder}/) | {label} | {numbers[0]} ({rival}) | {numbers[1]} | 0.0 over ")
 
 
-@pytest.mark.parametrize("path", ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)])
+@pytest.mark.parametrize("path", ["README.md", *(f"{folder}/{name}.md" for folder in FOLDERS for name in ("README", "solutions"))])
 def test_links_lead_somewhere(path):
     file = notebooks.ROOT / path
     for target in re.findall(r"\]\(([^)#]+)\)", file.read_text()):

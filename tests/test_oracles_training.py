@@ -42,7 +42,7 @@ def run(request, recorded_run):
 def recorded(folder, file):
     record = torch.load(file, weights_only=False)
     found = SimpleNamespace(folder=folder, parameters=LEARNABLE[folder], **record)
-    found.stages = stages(record["events"], folder)
+    found.stages = stages(record["events"], folder)[1:]  # the first is the plain training, of which nothing is kept
     return found
 
 

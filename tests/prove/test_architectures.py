@@ -335,10 +335,10 @@ def test_what_cannot_work_is_refused_with_a_cure(run_both, folder, architecture)
         assert not model.exists()
 
 
-def test_the_readme_says_which_architectures_were_tried_and_with_what_outcome():
+def test_the_page_says_which_architectures_were_tried_and_with_what_outcome():
     """A cell is "yes", "–" for what was not tried, or says why not; columns have the names of the folders."""
-    readme = (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"^### Architectures\n(.*?)(?=^##|\Z)", readme, flags=re.M | re.S)[1]
+    page = (notebooks.ROOT / ".github" / "machines.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Architectures\n(.*?)(?=^##|\Z)", page, flags=re.M | re.S)[1]
     header, _, *rows = ([cell.strip(" `") for cell in line.strip("| ").split("|")] for line in section.splitlines() if line.startswith("|"))
     assert header[:2] == ["architecture", "tokenizer"] and sorted(header[2:]) == notebooks.folders()
     assert {row[0]: row[1] for row in rows} == {name: kind(make()) for name, make in TOKENIZERS.items()}

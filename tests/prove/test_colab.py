@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,52 +39,63 @@ def setup_cells(path):
     """The code cells of the section "## Setup": bootstrap, versions, imports."""
     found, inside = [], False
     for cell in nbformat.read(notebooks.ROOT / path, as_version=4).cells:
-        if cell.source.startswith("## "):
-            inside = cell.source.splitlines()[0] == "## Setup"
+        if headings := re.findall(r"^## (.+)", cell.source, flags=re.M) if cell.cell_type == "markdown" else []:
+            inside = headings[-1] == "Setup"
         elif inside and cell.cell_type == "code":
             found.append(cell.source)
     return found
 
 
+class Shell:
+    """Stands in for IPython: notes the commands of a cell and runs none."""
+
+    def __init__(self):
+        self.commands = []
+
+    def system(self, command):
+        self.commands.append(command)
+
+    def run_line_magic(self, name, line):
+        self.commands.append(f"{name} {line}")
+
+
 def commands(path, on_colab, monkeypatch):
-    """The commands that the bootstrap cell would run, and the folder it would go to; nothing is run."""
-    found, folders = [], []
+    """The commands of the shell and of IPython that the bootstrap cell would run in an empty folder."""
+    shell = Shell()
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", lambda command, **options: found.append(command))
-        patch.setattr(os, "chdir", folders.append)
+        patch.setattr(os.path, "exists", lambda path: False)
         if on_colab:
             patch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
         else:
             patch.delitem(sys.modules, "google.colab", raising=False)
-        exec(code_cells(path)[0].source, {})
-    return found, folders
+        exec(notebooks.python(code_cells(path)[0].source), {"get_ipython": lambda: shell})
+    return shell.commands
 
 
 # ---------------------------------------------------------------------------------------------------- run as on Colab
 
-# The first cell of a session: the module that Colab has, and a record of each process that is started and of what is installed.
+# The first cell of a session: the module that Colab has, and a record of what is installed.
 BEFORE = """
-import importlib, importlib.metadata, json, os, subprocess, sys
+import importlib, importlib.metadata, json, os, pathlib, sys
 sys.path.append({colab!r})
 import google.colab
-started = []
-sys.addaudithook(lambda event, values: started.append([str(part) for part in values[1]]) if event == "subprocess.Popen" else None)
 def installed():
     return {{found.name: found.version for found in importlib.metadata.distributions()}}
+def fetched():
+    return [path.stat().st_mtime_ns for path in pathlib.Path({content!r}).glob("*/.git/HEAD")]
 before = installed()
 """
-FETCHED = "first, folder, after = list(started), os.getcwd(), installed()"
-AGAIN = "started.clear()"
-RESTARTED = "second = [list(started), os.getcwd()]; started.clear(); os.chdir({content!r})"
+FETCHED = "first, folder, after = fetched(), os.getcwd(), installed()"
+RESTARTED = "second = [fetched(), os.getcwd()]; os.chdir({content!r})"
 AFTER = """
 modules = {{}}
 for module, names in importlib.metadata.packages_distributions().items():
     for name in names:
         modules.setdefault(name, []).append(module)
-for requirement in needed:
-    (module,) = modules[requirement.split(">=")[0]]
+for name in {named!r}:
+    (module,) = modules[name]
     importlib.import_module(module)
-third = [list(started), os.getcwd()]
+third = [fetched(), os.getcwd()]
 found = {{"first": first, "folder": folder, "second": second, "third": third, "before": before, "after": after, "common": common.__file__}}
 with open({results!r}, "w") as file:
     json.dump(found, file)
@@ -120,9 +132,10 @@ def session(request, remote, tmp_path_factory):
     (colab / "google" / "colab" / "__init__.py").touch()
     results = tmp_path_factory.mktemp("results") / "results.json"
     bootstrap, *others = setup_cells(f"{folder}/trainer_api.ipynb")
-    values = {"colab": str(colab), "content": str(content), "results": str(results)}
-    before, fetched, again, restarted, after = (text.format(**values) for text in (BEFORE, FETCHED, AGAIN, RESTARTED, AFTER))
-    cells = [before, bootstrap, fetched, *others, again, bootstrap, restarted, bootstrap, after]
+    named = re.findall(r'"([\w-]+)>=', bootstrap)
+    values = {"colab": str(colab), "content": str(content), "results": str(results), "named": named}
+    before, fetched, restarted, after = (text.format(**values) for text in (BEFORE, FETCHED, RESTARTED, AFTER))
+    cells = [before, bootstrap, fetched, *others, bootstrap, restarted, bootstrap, after]
     document = new_notebook(cells=[new_code_cell(source) for source in cells])
     # git itself turns the address in the cell into that of the repository above, and would not ask for a password if it did not
     environment = without_git(
@@ -135,9 +148,9 @@ def session(request, remote, tmp_path_factory):
 
 def test_the_cell_fetches_the_repository_and_goes_to_the_folder_of_the_task(session, remote, monkeypatch):
     clone = session.content / notebooks.address().split("/")[1]
-    assert Path(session.folder) == clone / session.name
-    assert session.first == commands(f"{session.name}/trainer_api.ipynb", True, monkeypatch)[0], "git and pip, and nothing else"
-    assert session.first[0][-1] == ADDRESS
+    assert Path(session.folder) == clone / session.name and len(session.first) == 1
+    git, cd, pip = commands(f"{session.name}/trainer_api.ipynb", True, monkeypatch)
+    assert git == f"git clone --quiet --depth 1 {ADDRESS}" and cd == f"cd {clone.name}/{session.name}" and pip.startswith("pip install ")
     assert [path.name for path in session.content.iterdir()] == [clone.name]
     for path in (remote / session.name).glob("*.*"):
         assert (clone / session.name / path.name).read_bytes() == path.read_bytes()
@@ -149,11 +162,11 @@ def test_the_setup_runs_in_the_session_that_fetched_it(session):
 
 
 def test_a_second_run_of_the_cell_does_nothing(session):
-    assert session.second == [[], session.folder]
+    assert session.second == [session.first, session.folder]
 
 
 def test_after_a_restart_the_cell_fetches_nothing_twice(session):
-    assert session.third == [session.first[1:], session.folder]
+    assert session.third == [session.first, session.folder]
 
 
 def test_nothing_that_was_there_is_replaced(session):
@@ -164,13 +177,13 @@ def test_nothing_that_was_there_is_replaced(session):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_both_notebooks_have_the_same_setup(folder):
     one, two = (setup_cells(f"{folder}/{name}.ipynb") for name in notebooks.PAIR)
-    assert one == two and len(one) >= 3
+    assert one == two and len(one) >= 2
     assert one[0] == code_cells(f"{folder}/trainer_api.ipynb")[0].source, "the first cell of all"
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_elsewhere_the_cell_does_nothing(path, monkeypatch):
-    assert commands(path, False, monkeypatch) == ([], [])
+    assert commands(path, False, monkeypatch) == []
 
 
 # ---------------------------------------------------------------------------------------------------- what is on Colab
@@ -178,9 +191,9 @@ def test_elsewhere_the_cell_does_nothing(path, monkeypatch):
 
 def asked(path, monkeypatch):
     """The arguments of pip in the bootstrap cell."""
-    (_, pip), _ = commands(path, True, monkeypatch)
-    assert pip[:3] == [sys.executable, "-m", "pip"]
-    return pip[3:]
+    name, *arguments = shlex.split(commands(path, True, monkeypatch)[-1])
+    assert name == "pip"
+    return arguments
 
 
 def requirements_of(names):
@@ -278,7 +291,7 @@ def imported(folder):
     modules = list((notebooks.ROOT / folder).glob("*.py"))
     names = set()
     for source in [*sources, *(path.read_text(encoding="utf-8") for path in modules)]:
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(ast.parse(notebooks.python(source))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

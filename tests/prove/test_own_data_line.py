@@ -1,4 +1,4 @@
-"""The README's papermill line for data of one's own trains on CSV with other names of columns."""
+"""The README's papermill line for data of one's own trains on files with other names of columns."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import nbformat
 import notebooks
 import pytest
 from parameters import LEARNABLE
-from test_own_data import DATA, write
+from test_own_data import DATA, has_lists, write
 
 FOLDERS = notebooks.folders()
 
@@ -24,14 +24,14 @@ def line_with_columns(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_line_of_the_readme_trains_on_csv_with_names_of_ones_own(hub, folder, tmp_path):
+def test_the_line_of_the_readme_trains_on_data_with_names_of_ones_own(hub, folder, tmp_path):
     line, places, columns = line_with_columns(folder)
     target = tmp_path / "run"
     notebooks.copy_folder(folder, target)
     nbformat.write(nbformat.read(notebooks.ROOT / folder / "accelerate_loop.ipynb", as_version=4), target / "accelerate_loop.ipynb")
     assert places.keys() == DATA[folder].keys()
     for parameter, place in places.items():
-        write(DATA[folder][parameter], target / place, "csv", columns)
+        write(DATA[folder][parameter], target / place, "jsonl" if has_lists(folder, parameter) else "csv", columns)
     asked = {name: value for name, value in LEARNABLE[folder].items() if name not in places}
     asked |= {name: 1 for name in asked if name.endswith("epochs")}
     small = " ".join(f"-p {name} {value}" for name, value in asked.items())

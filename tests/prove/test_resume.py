@@ -10,14 +10,16 @@ from scripts import export, job, outcomes
 
 FOLDERS = notebooks.folders()
 
-# Runs a script and kills its process, as kill -9 would, right after the given optimizer step.
+# Runs a script and kills its process, as kill -9 would, right after the given optimizer step of the training that is kept: the plain
+# one before it has no run of its own.
 KILLED = """
-import os, runpy, signal, sys
+import os, pathlib, runpy, signal, sys
 from torch.optim.optimizer import register_optimizer_step_post_hook
 script, last = sys.argv[1:]
 steps = []
 def count(*_):
-    steps.append(1)
+    if pathlib.Path("outputs", pathlib.Path(script).stem, "run-001").exists():
+        steps.append(1)
     if len(steps) == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
 register_optimizer_step_post_hook(count)
