@@ -27,10 +27,10 @@ PAIR = ("trainer_api", "accelerate_loop")
 # one number for each task, in the order in which they are read: what it is called, its name in `metrics`, and the baseline beside it
 HEADLINES = {
     "sequence_classification": ("accuracy", "accuracy", "TF-IDF + logistic regression"),
-    "token_classification": ("entity F1", "f1", "usual tag of the word"),
+    "token_classification": ("entity F1", "f1", "most frequent tag of the word"),
     "masked_language_modeling": ("perplexity", "perplexity", "unigram"),
     "causal_language_modeling": ("perplexity", "perplexity", "unigram"),
-    "semantic_search": ("nDCG@10", "ndcg@10", "BM25"),
+    "semantic_search": ("nDCG@10", "ndcg@10", "pretrained encoder"),
 }
 # appended to a copy from outside, so that the notebooks themselves need not know of being run
 RESULTS_CELL = """

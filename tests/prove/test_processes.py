@@ -12,14 +12,16 @@ from scripts import export, job, outcomes
 FOLDERS = notebooks.folders()
 NAME = "accelerate_loop"
 
-# Runs a script and writes down which rows of which split, by its size, this process was given in batches.
+# Runs a script and writes down which rows of which split, by its size, this process was given in batches, in the training that is kept:
+# the plain one before it has no run of its own.
 WATCHED = """
-import json, os, runpy, sys
+import json, os, pathlib, runpy, sys
 from torch.utils.data import _utils
 rows = []
 fetch = _utils.fetch._MapDatasetFetcher.fetch
 def watch(self, indices):
-    rows.extend([len(self.dataset), i] for i in indices)
+    if pathlib.Path("outputs", "accelerate_loop", "run-001").exists():
+        rows.extend([len(self.dataset), i] for i in indices)
     return fetch(self, indices)
 _utils.fetch._MapDatasetFetcher.fetch = watch
 runpy.run_path(sys.argv[1], run_name="__main__")
