@@ -1,470 +1,190 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
-import ast
-import hashlib
 import json
-import math
-import re
-import sys
-import sysconfig
-import warnings
+import runpy
 from html import escape
 from itertools import chain
 from pathlib import Path
-from pydoc_data.topics import topics
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import regex
-import torch
-from datasets import Dataset, DatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from datasets import Dataset, DatasetDict, Value, load_dataset
 from IPython.display import HTML
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "validation", "test")
-COLUMNS = ("text", "label")
-TASK = "fill-mask"  # as the Hub and `pipeline` call it
-ABOUT = "Proposes words for a hidden place in a text (masked language modeling), and is a start for classifiers and taggers of the field."
-USE = """from transformers import pipeline
-
-fill = pipeline("fill-mask", model="NAME")
-print(fill(f"Open the file and return its {fill.tokenizer.mask_token}."))"""  # NAME is where the model is
-# not for programs to import: tests, demonstrations, an editor, what left the library long ago
-LEFT_OUT = {
-    "__pycache__", "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this",
-    "turtledemo",
-}
-# a number with separators, a word with its apostrophes, or a single mark
-WORD = regex.compile(r"\d+(?:[.,]\d+)+|[\w\p{M}]+(?:['’][\w\p{M}]+)*|[^\w\s\p{M}]\p{M}*")  # \p{M}: accents and vowel signs
-COLOURS = {"mask": "#fdbf6f", "random": "#fb9a99", "kept": "#b2df8a"}
-
-
-# ---------------------------------------------------------------------------------------------------- texts
 
 
 def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
-    """The texts to adapt to: the documentation of the running Python's standard library, or any data set with a text column.
+    """Load the splits `train`, `validation` and `test` of a local folder, of a dataset on the Hub, or of "stdlib".
 
     Args:
-        dataset_id: "stdlib", or a local folder or a dataset of the Hub with a split `train` and a column `text`.
-        columns: {name here: name in the data}, e.g. {"text": "body"}; empty if they are `text` and, for the probe, `label`.
+        dataset_id: "stdlib" is the documentation of the running Python's standard library, see data/docstrings.py.
+        columns: {name here: name in the data}, e.g. {"text": "body"}; empty if the columns are `text` and `label`.
 
     Returns:
-        The splits `train`, `validation` and `test` with the column `text` (str) and, if there is one, `label`; other splits and
-        columns are left out. If `validation` or `test` is missing, a twentieth of `train` is taken for it. For the standard library
-        the label is the name of the module, and no module is in two splits.
+        Each split with a column `text` (string) and, if every split has one, a column `label`. If `validation` or
+        `test` is missing, 5% of `train` are split off for it.
 
     Raises:
-        ValueError: the files can't be read, `train` or the column is missing, a split is empty, or a text is.
+        ValueError: `train` is missing, or a row has no text.
     """
     if dataset_id == "stdlib":
-        rows = docstrings()
-        return DatasetDict({split: Dataset.from_list([row for row in rows if split_of(row["label"]) == split]) for split in SPLITS})
-    loaded = rename(load(dataset_id), columns, dataset_id)
-    if "train" not in loaded:
-        raise ValueError(f"{dataset_id} has no split 'train', only {list(loaded)}: name one of its splits so")
-    for split in ("validation", "test"):
-        if split not in loaded:
-            check_columns(loaded["train"], "train")
-            if len(loaded["train"]) < 20:
-                raise ValueError(f"split 'train' has {len(loaded['train'])} rows, too few to take some for '{split}': add that split")
-            parts = loaded["train"].train_test_split(test_size=0.05, seed=0)
-            loaded["train"], loaded[split] = parts["train"], parts["test"]
-    for split in SPLITS:
-        check_columns(loaded[split], split)
-    kept = ["text", "label"] if all("label" in loaded[split].column_names for split in SPLITS) else ["text"]
-    return DatasetDict({split: loaded[split].select_columns(kept) for split in SPLITS})
+        rows = runpy.run_path(str(Path(__file__).parent / "data" / "docstrings.py"))["load"]()
+        return DatasetDict({split: Dataset.from_list(rows[split]) for split in rows})
+    dataset = load_dataset(dataset_id)
+    if "train" not in dataset:
+        raise ValueError(f"{dataset_id} has no split 'train', only {list(dataset)}: rename one of them")
+    dataset = DatasetDict({split: dataset[split] for split in SPLITS if split in dataset})
+    own, own_label = {columns.get("text", "text"): "text"}, columns.get("label", "label")
+    if "label" in columns or all(own_label in rows.column_names for rows in dataset.values()):
+        own[own_label] = "label"
+    dataset = dataset.select_columns(list(own)).rename_columns(own)
+    for split, rows in dataset.items():
+        for i, text in enumerate(rows["text"]):
+            if not str(text or "").strip():
+                raise ValueError(f"row {i} of split '{split}' has the text {text!r}: remove it")
+    for split in SPLITS[1:]:
+        if split not in dataset:
+            parts = dataset["train"].train_test_split(test_size=0.05, seed=0)
+            dataset["train"], dataset[split] = parts["train"], parts["test"]
+    return DatasetDict({split: dataset[split] for split in SPLITS}).cast_column("text", Value("string"))
 
 
-def load(dataset_id: str) -> DatasetDict:
-    """All splits of a local folder or a dataset of the Hub. Raises ValueError if the files can't be read."""
-    try:
-        return load_dataset(dataset_id)
-    except (DatasetGenerationError, ValueError) as error:
-        raise ValueError(
-            f"{dataset_id} can't be read: {error.__cause__ or error}\nEvery split needs rows with the same columns, and labels "
-            "among the names in the dataset's card, if it has one"
-        ) from error
-
-
-def rename(loaded: DatasetDict, columns: dict[str, str], dataset_id: str) -> DatasetDict:
-    """A data set with its columns named as they are here.
+def tokenize(batch: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
+    """Token ids of a batch of texts, and the word that each token belongs to. Nothing is truncated.
 
     Args:
-        columns: {name here: name in the data}, of the columns that have another name there.
-        dataset_id: names the data set in the message of an error.
-
-    Raises:
-        ValueError: `columns` has a name that is not used here, or one that the data have not.
-    """
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ValueError(f"columns has {unknown}, and the names used here are {COLUMNS}: write them before the colon, yours behind it")
-    for split, rows in loaded.items():
-        if missing := sorted(set(columns.values()) - set(rows.column_names)):
-            raise ValueError(f"split '{split}' of {dataset_id} has no column {missing}, only {rows.column_names}: correct {columns = }")
-        hidden = [name for name in columns if name in rows.column_names and name not in columns.values()]
-        changed = {own: name for name, own in columns.items() if own != name}
-        loaded[split] = rows.remove_columns(hidden).rename_columns(changed)
-    return loaded
-
-
-def check_columns(dataset, split: str) -> None:
-    """Raise ValueError if `dataset` has no rows, no column `text`, or a text that is empty; `split` names it in the message."""
-    if "text" not in dataset.column_names:
-        raise ValueError(
-            f"split '{split}' has no column 'text', only {dataset.column_names}: name the one you mean, "
-            "e.g. columns = {'text': 'its name in the data'}"
-        )
-    if len(dataset) == 0:
-        raise ValueError(f"split '{split}' is empty: check its data files")
-    for i, text in enumerate(dataset["text"]):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {i} of split '{split}' has the text {text!r}: drop it, or cast the column to string")
-
-
-def docstrings() -> list[dict]:
-    """Every docstring in the sources of the running Python's standard library, and the help topics of `pydoc`.
-
-    Sources are parsed and not imported: nothing runs, and the modules of other platforms are read too. A text that is there
-    several times counts once.
+        batch: a column `text` with n strings, as `Dataset.map(batched=True)` passes it.
 
     Returns:
-        One dict a text with `text` and `label`, the top-level module: "json" for what is in json/decoder.py, "decimal" for
-        _pydecimal.py, "topics" for the help topics.
+        `input_ids` and `word_ids`, n lists of integers each. Words are numbered from 0 within their text, as the tokenizer
+        splits it before it looks up subword tokens; special tokens belong to no word and have -1.
     """
-    library, found = Path(sysconfig.get_path("stdlib")), {}
-    for file in sorted(library.rglob("*.py")):
-        parts = file.relative_to(library).with_suffix("").parts
-        if parts[0] not in sys.stdlib_module_names or LEFT_OUT & set(parts):
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old sources with odd escapes
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                if doc := (ast.get_docstring(node) or "").strip():
-                    found.setdefault(doc, re.sub("^_(py_?)?", "", parts[0]).strip("_").removesuffix("_abc"))
-    for doc in topics.values():
-        found.setdefault(doc.strip(), "topics")
-    return [{"text": doc, "label": module} for doc, module in found.items()]
+    encoding = tokenizer(batch["text"], verbose=False)  # no warning about long texts, since blocks will be short
+    special_ids = set(tokenizer.all_special_ids)
+    all_word_ids = []
+    for i, input_ids in enumerate(encoding["input_ids"]):
+        word_ids = encoding.word_ids(i)
+        all_word_ids.append([-1 if token in special_ids else word for token, word in zip(input_ids, word_ids)])
+    return {"input_ids": encoding["input_ids"], "word_ids": all_word_ids}
 
 
-def split_of(module: str) -> str:
-    """The split of a module: about a tenth are in `validation` and a tenth in `test`, by a hash of the name.
-
-    A module keeps its split when others come or go with the next version of Python. The help topics repeat one another and are
-    all in `train`.
-    """
-    tenth = hashlib.sha256(module.encode()).digest()[0] % 10
-    return "train" if module == "topics" or tenth > 1 else ("test", "validation")[tenth]
-
-
-# ---------------------------------------------------------------------------------------------------- tokens and blocks
-
-
-def load_tokenizer(checkpoint: str):
-    """The tokenizer of a checkpoint. Raises ValueError if it has no mask or pad token, or can't tell where its tokens lie in a text."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    if tokenizer.mask_token is None:
-        raise ValueError(
-            f"the tokenizer of {checkpoint} has no mask token, so nothing can be hidden from its model: choose an encoder that was "
-            "trained with one, e.g. distilbert/distilbert-base-uncased; for a decoder, see causal language modeling"
-        )
-    if tokenizer.pad_token is None:
-        raise ValueError(
-            f"the tokenizer of {checkpoint} has no pad token: set one, e.g. tokenizer.pad_token = tokenizer.eos_token "
-            "and model.config.pad_token_id = tokenizer.pad_token_id"
-        )
-    if not tokenizer.is_fast:
-        raise ValueError(f"the tokenizer of {checkpoint} has no offsets: choose a checkpoint with a fast tokenizer (a file tokenizer.json)")
-    return tokenizer
-
-
-def check_block_size(block_size: int, model, tokenizer) -> None:
-    """Raise ValueError if blocks of this many tokens are longer than what the model has positions for, or have room for one token."""
-    if block_size < 4:
-        raise ValueError(f"block_size is {block_size}, which leaves no text to guess from: use 4 or more")
-    limit = tokenizer.model_max_length
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):  # RoBERTa counts from padding_idx + 1
-            limit = min(limit, module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
-    if block_size > limit:
-        raise ValueError(f"block_size is {block_size}, and the model has {limit} positions: use {limit} or less")
-
-
-def tokenize(batch: dict, tokenizer) -> dict:
-    """Token ids of texts, special tokens included, and where words begin, for `Dataset.map(batched=True)`.
+def make_blocks(tokenized: Dataset, block_size: int) -> tuple[Dataset, int]:
+    """Concatenate all texts of a split, and cut the result into blocks of equal length.
 
     Args:
-        batch: with a column `text`.
-
-    Returns:
-        `input_ids` and `word_start`, lists of the same length for each text: 1 on the first token of a word, 0 on the others of it,
-        -1 on special tokens. What a word is does not depend on the tokenizer: letters with their apostrophes, a number with its
-        separators, or a single mark.
-    """
-    encoding = tokenizer(batch["text"], truncation=False, return_offsets_mapping=True, verbose=False)
-    special = set(tokenizer.all_special_ids)
-    starts = [
-        word_starts(text, ids, offsets, special)
-        for text, ids, offsets in zip(batch["text"], encoding["input_ids"], encoding["offset_mapping"])
-    ]
-    return {"input_ids": encoding["input_ids"], "word_start": starts}
-
-
-def word_starts(text: str, ids: list[int], offsets: list[tuple[int, int]], special: set[int]) -> list[int]:
-    """1, 0 or -1 for each token of a text, as in `tokenize`. A token is of the word in which its first visible character lies."""
-    words = np.array([match.start() for match in WORD.finditer(text)] or [0])
-    flags, before = [], None
-    for token, (position, _) in zip(ids, offsets):
-        if token in special:
-            flags.append(-1)
-            before = None
-            continue
-        while position < len(text) and text[position].isspace():  # some tokenizers count the space to the word behind it
-            position += 1
-        word = np.searchsorted(words, position, side="right")
-        flags.append(int(word != before))
-        before = word
-    return flags
-
-
-def make_blocks(encoded: Dataset, block_size: int) -> tuple[Dataset, int]:
-    """Put all texts of a split end to end and cut them into blocks of the same length.
-
-    Args:
-        encoded: columns `input_ids` and `word_start`, as from `tokenize`.
+        tokenized: with the columns `input_ids` and `word_ids`, as `tokenize` makes them.
         block_size: in tokens, special tokens included.
 
     Returns:
-        The blocks, with `input_ids`, `word_start` and their number `row`; and how many tokens at the end filled none and are left out.
+        The blocks, with `input_ids`, `word_ids` and their number `row`; and how many tokens were left over at the end.
 
     Raises:
-        ValueError: the texts don't fill one block.
+        ValueError: there are too few tokens for a single block.
     """
-    columns = {name: np.fromiter(chain.from_iterable(encoded[name]), dtype=np.int64) for name in ("input_ids", "word_start")}
-    total = len(columns["input_ids"])
-    n = total // block_size
-    if n == 0:
-        raise ValueError(f"all texts together have {total} tokens, and a block has {block_size}: use a smaller block_size, or more text")
-    blocks = {name: column[: n * block_size].reshape(n, block_size).tolist() for name, column in columns.items()}
-    return Dataset.from_dict({**blocks, "row": range(n)}), total - n * block_size
+    num_tokens = sum(len(input_ids) for input_ids in tokenized["input_ids"])
+    num_blocks = num_tokens // block_size
+    if num_blocks == 0:
+        raise ValueError(f"{num_tokens} tokens are too few for a block of {block_size}: use a smaller block_size or more text")
+    blocks = {"row": list(range(num_blocks))}
+    for name in ("input_ids", "word_ids"):
+        column = np.fromiter(chain.from_iterable(tokenized[name]), dtype=np.int64)
+        blocks[name] = column[: num_blocks * block_size].reshape(num_blocks, block_size).tolist()
+    return Dataset.from_dict(blocks), num_tokens - num_blocks * block_size
 
 
-# ---------------------------------------------------------------------------------------------------- masking
-
-
-def ordinary_ids(tokenizer) -> np.ndarray:
-    """The ids of all tokens that are not special, from which random replacements are drawn."""
-    return np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
-
-
-def mask_tokens(input_ids: list[int], word_start: list[int], rng: np.random.Generator, mask_id: int, ordinary: np.ndarray,
-                probability: float, whole_words: bool = False) -> tuple[list[int], list[int]]:
-    """Hide tokens of a block from the model (Devlin et al., 2019): of the chosen ones, 80 % become the mask token and 10 % a
-    random one, and 10 % stay.
+def mask_tokens(
+    input_ids: list[int], word_ids: list[int], rng: np.random.Generator, mask_token_id: int, ordinary_ids: np.ndarray,
+    probability: float, whole_words: bool = False,
+) -> tuple[list[int], list[int]]:
+    """Choose tokens of a block and hide them, as in BERT: 80% become the mask token, 10% a random one, 10% stay.
 
     Args:
-        input_ids, word_start: as from `make_blocks`, `block_size` numbers each.
-        rng: where all chance comes from; the same state gives the same masks.
-        mask_id: the id of the mask token.
-        ordinary: ids to draw random tokens from.
-        probability: the share of the tokens to choose, special ones not counted. It is rounded to a number of tokens, at least
-            one, so that every block has something to predict.
-        whole_words: choose words rather than tokens. After the first, words that would exceed the share are passed over, so that
-            in short blocks long words are chosen less often than short ones.
+        input_ids, word_ids: of one block, as `make_blocks` makes them.
+        rng: the only source of randomness. Give it a seed made of the run's seed, the epoch and the block's number, and
+            the masks depend on nothing else: not on the batch size, a resume, or the number of processes.
+        ordinary_ids: the ids that random tokens are drawn from.
+        probability: the share of tokens to choose, special tokens aside; it is rounded to a whole number, at least 1.
+        whole_words: choose all tokens of a word or none. Words that would exceed the share are skipped.
 
     Returns:
-        What the model sees, and the labels: the hidden token where one was chosen, -100 elsewhere.
+        The ids that the model sees, and the labels: the original id where a token was chosen, -100 elsewhere.
 
     Raises:
-        ValueError: the probability is not above 0 and below 1, or the block has only special tokens.
+        ValueError: the probability is not between 0 and 1, or the block has only special tokens.
     """
+    ids, words = np.array(input_ids), np.array(word_ids)
+    candidates = np.flatnonzero(words != -1)
     if not 0 < probability < 1:
-        raise ValueError(f"mask_probability is {probability}: it must be above 0 and below 1, or there is nothing to guess or to go by")
-    ids, starts = np.array(input_ids), np.array(word_start)
-    positions = np.flatnonzero(starts >= 0)
-    if len(positions) == 0:
-        raise ValueError("a block has only special tokens and nothing to predict: drop empty texts, or use a larger block_size")
-    begins = (starts == 1) | (np.concatenate([[-1], starts[:-1]]) == -1) if whole_words else np.ones(len(ids), dtype=bool)
-    units = np.split(positions, np.flatnonzero(begins[positions])[1:])
-    wanted, chosen = max(1, round(probability * len(positions))), []
-    for unit in rng.permutation(len(units)):
-        if not chosen or len(chosen) + len(units[unit]) <= wanted:
-            chosen.extend(units[unit])
-        if len(chosen) >= wanted:
-            break
+        raise ValueError(f"mask_probability is {probability}: it must be above 0 and below 1")
+    if len(candidates) == 0:
+        raise ValueError("a block consists of special tokens: use a larger block_size, or remove empty texts")
+    num_chosen = max(1, round(probability * len(candidates)))
+    is_start = np.full(len(ids), True)  # of a group of tokens that are chosen together: here, each on its own
+    if whole_words:
+        is_start[1:] = words[1:] != words[:-1]  # a token with the number of the token before it continues its word
+    groups = np.split(candidates, np.flatnonzero(is_start[candidates])[1:])
+
+    chosen = []
+    for i in rng.permutation(len(groups)):
+        if not chosen or len(chosen) + len(groups[i]) <= num_chosen:
+            chosen.extend(groups[i])
     chosen = np.array(chosen)
+
     labels = np.full(len(ids), -100)
     labels[chosen] = ids[chosen]
-    lot = rng.random(len(chosen))
-    ids[chosen[lot < 0.8]] = mask_id
-    replaced = chosen[(lot >= 0.8) & (lot < 0.9)]
-    ids[replaced] = rng.choice(ordinary, len(replaced))
+    draws = rng.random(len(chosen))
+    ids[chosen[draws < 0.8]] = mask_token_id
+    replaced = chosen[(draws >= 0.8) & (draws < 0.9)]
+    ids[replaced] = rng.choice(ordinary_ids, len(replaced))
     return ids.tolist(), labels.tolist()
 
 
-def perplexity(losses: torch.Tensor) -> float:
-    """exp of the mean of losses in nats, one for each predicted token: the same for every way to cut them into batches."""
-    if losses.numel() == 0:
-        raise ValueError("no token is masked, so there is no perplexity: raise mask_probability")
-    return math.exp(losses.double().mean().item())
-
-
-# ---------------------------------------------------------------------------------------------------- what a model has learned
-
-
-def top_words(model, tokenizer, sentences: list[str], n: int = 5) -> list[str]:
-    """The `n` most probable tokens for the blank, written ___, of each sentence, best first, in a line.
-
-    Raises ValueError if a sentence has no blank.
-    """
-    for sentence in sentences:
-        if "___" not in sentence:
-            raise ValueError(f"{sentence!r} has no blank: write ___ where a word is wanted")
-    filled = [sentence.replace("___", tokenizer.mask_token, 1) for sentence in sentences]
-    encoding = tokenizer(filled, padding=True, return_tensors="pt").to(model.device)
-    with torch.no_grad():
-        logits = model.eval()(input_ids=encoding["input_ids"], attention_mask=encoding["attention_mask"]).logits
-    best = logits[encoding["input_ids"] == tokenizer.mask_token_id].topk(n).indices
-    return [", ".join(tokenizer.decode([i]).strip() for i in row) for row in best.tolist()]
-
-
-def pooled(model, tokenizer, texts: list[str], max_length: int = 128) -> np.ndarray:
-    """Features of texts: the mean of the encoder's last vectors over the tokens of a text, (texts, width), float32.
-
-    Args:
-        max_length: in tokens; what is longer is cut, to this or to what the tokenizer says its model reads.
-    """
-    features, max_length = [], min(max_length, tokenizer.model_max_length)
-    for i in range(0, len(texts), 32):
-        batch = tokenizer(texts[i : i + 32], padding=True, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
-        with torch.no_grad():
-            hidden = model.base_model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        weights = batch["attention_mask"].unsqueeze(-1)
-        features.append(((hidden * weights).sum(dim=1) / weights.sum(dim=1)).float().cpu().numpy())
-    return np.concatenate(features)
-
-
-def probe_rows(splits: DatasetDict, classes: int = 10, most: int = 100) -> pd.DataFrame:
-    """Rows of `validation` and `test` for a probe: the first `most` of each of the labels with most rows, `text` and `label`."""
-    rows = pd.concat([splits[split].to_pandas() for split in ("validation", "test")], ignore_index=True)
-    largest = rows["label"].value_counts(sort=False).sort_values(ascending=False, kind="stable").index[:classes]
-    return rows[rows["label"].isin(largest)].groupby("label").head(most).reset_index(drop=True)
-
-
-def probe(features: np.ndarray, labels: list) -> np.ndarray:
-    """Accuracies (0 to 1) of a logistic regression on frozen features, on the held-out fifth of each of five folds.
-
-    Args:
-        features: (rows, width).
-        labels: a class for each row.
-    """
-    return cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)), features, labels, cv=5)
-
-
-# ---------------------------------------------------------------------------------------------------- runs and display
-
-
 def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
-    """The folder of this run and the checkpoint to go on from.
+    """The folder of this run, and the checkpoint to continue from.
 
     Returns:
-        A new folder `output_dir`/run-001, run-002, … and None, so that no earlier run is overwritten; or, with
-        `resume`, the newest such folder and its newest complete checkpoint. A checkpoint is complete when its last
-        file, trainer_state.json, can be read: one that a killed process had half written is passed over.
+        A new folder `output_dir`/run-001, run-002, ... and None; or, with `resume`, the newest such folder and its
+        newest complete checkpoint. The last file that a checkpoint gets is trainer_state.json: a checkpoint without
+        it was being written when the process was killed, and is passed over.
 
     Raises:
         ValueError: there is nothing to resume.
     """
     numbers = [int(path.name[4:]) for path in Path(output_dir).glob("run-*") if path.name[4:].isdigit()]
+    run_dir = Path(output_dir) / f"run-{max(numbers, default=0) + (not resume):03d}"
     if not resume:
-        run = Path(output_dir) / f"run-{max(numbers, default=0) + 1:03d}"
-        run.mkdir(parents=True)
-        return run, None
-    run = Path(output_dir) / f"run-{max(numbers, default=0):03d}"
-    checkpoints = [path for path in run.glob("**/checkpoint-*") if is_complete(path)]
-    if not checkpoints:
-        raise ValueError(f"no complete checkpoint in {run}: train with resume = False first, or correct output_dir")
-    return run, max(checkpoints, key=lambda path: int(path.name.split("-")[-1]))
+        run_dir.mkdir(parents=True)
+        return run_dir, None
+    complete = {}
+    for state in run_dir.glob("**/checkpoint-*/trainer_state.json"):
+        try:
+            json.loads(state.read_text())
+        except ValueError:
+            continue
+        complete[int(state.parent.name.split("-")[-1])] = state.parent
+    if not complete:
+        raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
+    return run_dir, complete[max(complete)]
 
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether the last file that a checkpoint gets is there and whole."""
-    try:
-        return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
-    except (OSError, ValueError):
-        return False
-
-
-def model_card(name: str, checkpoint: str, datasets: list[str], metrics: dict[str, float]) -> ModelCard:
-    """The page of a model on the Hub, to be saved as README.md beside its weights: task, data, metrics and how to use it.
-
-    Args:
-        name: of the repository on the Hub, or a folder.
-        checkpoint: what training started from.
-        datasets: what it was trained and tested on.
-        metrics: name -> value on the test split.
-    """
-    def on_hub(name):  # as owner/name, which what is on this disk is not
-        return re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()
-
-    tested = {"task_type": TASK, "dataset_type": datasets[0], "dataset_name": ", ".join(datasets), "dataset_split": "test"}
-    data = ModelCardData(
-        model_name=name, library_name="transformers", pipeline_tag=TASK, base_model=checkpoint if on_hub(checkpoint) else None,
-        datasets=list(filter(on_hub, datasets)) or None,
-        eval_results=[EvalResult(**tested, metric_type=key, metric_value=value) for key, value in metrics.items()],
-    )
-    rows = "".join(f"| {key} | {value:.3f} |\n" for key, value in metrics.items())
-    return ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{ABOUT}\n\n- started from: {checkpoint}\n- data: {', '.join(datasets)}\n\n"
-        f"## Test split\n\n| metric | value |\n|---|---|\n{rows}\n## Use\n\n```python\n{USE.replace('NAME', name)}\n```\n"
-    )
+def show_masks(input_ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> HTML:
+    """A masked block as text: the chosen tokens are coloured, and the original token stands in bold behind what is shown instead."""
+    colours = {"masked": "#fdbf6f", "random": "#fb9a99", "kept": "#b2df8a"}
+    style = "color: black; padding: 1px 4px; border-radius: 4px; background:"
+    parts = [f'<span style="{style} {colour}">{kind}</span>' for kind, colour in colours.items()]
+    parts.append("<br>")
+    for token, seen, label in zip(tokenizer.convert_ids_to_tokens(input_ids), input_ids, labels):
+        text = escape(token)
+        if label != -100:
+            kind = "masked" if seen == tokenizer.mask_token_id else "kept" if seen == label else "random"
+            original = escape(tokenizer.convert_ids_to_tokens(label))
+            text = f'<span style="{style} {colours[kind]}">{text} <b>{original}</b></span>'
+        parts.append(text)
+    return HTML(f'<div style="line-height: 2; max-width: 60em">{" ".join(parts)}</div>')
 
 
 def show(table: pd.DataFrame) -> HTML:
-    """A table with its texts aligned left and shown whole, without the index; HTML in the cells is escaped."""
+    """A table with its texts shown in full and aligned left, without the index."""
     html = table.to_html(index=False, border=0)
     return HTML(html.replace("<td>", '<td style="text-align: left">').replace("<th>", '<th style="text-align: left">'))
-
-
-def show_masks(input_ids: list[int], labels: list[int], tokenizer, mask_id: int) -> HTML:
-    """A block as text, with what was done to it in colour: the hidden token stands above what the model sees instead."""
-    parts = []
-    for seen, label in zip(input_ids, labels):
-        text = escape(tokenizer.convert_ids_to_tokens(seen))
-        if label != -100:
-            kind = "mask" if seen == mask_id else "kept" if seen == label else "random"
-            hidden = escape(tokenizer.convert_ids_to_tokens(label))
-            text = (
-                f'<ruby style="background:{COLOURS[kind]}; color:black; padding:0 3px">{text}'
-                f"<rt>{hidden} ({kind})</rt></ruby>"
-            )
-        parts.append(text)
-    return HTML(f'<div style="line-height:2.6; max-width:60em">{" ".join(parts)}</div>')
-
-
-def plot_perplexity(losses: list[float], history: list[dict], levels: dict[str, float]) -> None:
-    """Training loss per optimizer step beside the validation perplexity per epoch.
-
-    Args:
-        losses: mean nats per masked token, one for each optimizer step.
-        history: one dict per epoch with `epoch` and `perplexity`.
-        levels: name -> perplexity of what there was before, drawn as dashed lines.
-    """
-    table = pd.DataFrame(history).set_index("epoch")
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
-    left.plot(range(1, len(losses) + 1), losses, linewidth=1)
-    left.set(title="Training loss", xlabel="optimizer step", ylabel="nats per masked token")
-    table["perplexity"].plot(ax=right, marker="o", label="trained", title="Validation perplexity", xticks=table.index, logy=True)
-    for (name, value), style in zip(levels.items(), ("--", ":", "-.")):
-        right.axhline(value, color="gray", linestyle=style, label=name)
-    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
-    plt.show()
