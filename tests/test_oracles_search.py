@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from bm25s.stopwords import STOPWORDS_EN
 from datasets import Dataset, load_dataset
-from huggingface_hub import ModelCard
-from notebooks import PAIR, ROOT, common_of
-from oracles import importing_common
+from notebooks import PAIR, ROOT, common_of, python
+from oracles import definitions, importing_common
 from parameters import LEARNABLE
+from scipy.stats import bootstrap
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -40,6 +40,17 @@ FOLDER = "semantic_search"
 PARAMETERS = LEARNABLE[FOLDER] | {"max_length": 48, "temperature": 0.05, "seed": 42, "gradient_accumulation_steps": 2}
 SCORES = ("recall@1", "recall@10", "mrr@10", "ndcg@10")
 common = common_of(FOLDER)
+
+
+def stdlib_module():
+    """A fresh copy of the module data/stdlib.py."""
+    spec = importlib.util.spec_from_file_location("stdlib_oracle", ROOT / FOLDER / "data" / "stdlib.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+stdlib = stdlib_module()
 
 
 # ---------------------------------------------------------------------------------------------------- references
@@ -102,7 +113,7 @@ def is_best_first(ranking, scores, k=100):
 
 
 def recalls_at_10(vectors, queries, lists):
-    """Of the exact search and of IVF and HNSW at the settings that `trade` tries, by the classes of faiss."""
+    """Of the exact search and of IVF and HNSW at the settings that `measure_indexes` tries, by the classes of faiss."""
     exact = order(queries @ vectors.T, 10)
     inverted = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     linked = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
@@ -307,18 +318,30 @@ def test_what_is_reported_is_what_the_saved_encoder_and_the_baselines_find(run, 
     assert run.metrics == pytest.approx({prefix + key: value for prefix, scores in expected.items() for key, value in scores.items()})
     assert run.baselines == {
         name: pytest.approx(expected[prefix])
-        for name, prefix in {"BM25": "bm25_", "SPLADE": "sparse_", "encoder as it comes": "base_"}.items()
+        for name, prefix in {"BM25": "bm25_", "SPLADE": "sparse_", "pretrained encoder": "base_"}.items()
     }
-    card = ModelCard.load(run.run_dir / "model" / "README.md").data
-    assert {result.metric_type: result.metric_value for result in card.eval_results} == pytest.approx(run.metrics)
 
 
 def test_the_saved_index_holds_the_vectors_of_the_saved_encoder(run, data):
-    index = faiss.read_index(str(run.run_dir / "index" / "index.faiss"))
-    saved = json.loads((run.run_dir / "index" / "index.json").read_text())
+    index = faiss.read_index(str(run.run_dir / "model" / "index.faiss"))
+    entries = json.loads((run.run_dir / "model" / "entries.json").read_text())
     expected = vectors_of(run.run_dir / "model", data.texts.values(), 48)
-    assert index.metric_type == faiss.METRIC_INNER_PRODUCT and saved["ids"] == list(data.texts)
+    assert index.metric_type == faiss.METRIC_INNER_PRODUCT
+    assert entries == [{"name": name, "summary": text[:text.index(".") + 1]} for name, text in data.texts.items()]
     assert np.allclose(index.reconstruct_n(0, index.ntotal), expected, atol=1e-5)
+
+
+def test_the_interval_of_the_gain_is_that_of_a_bootstrap_of_scipy(run):
+    gain = run.variables["gain"]
+    per_question = [
+        [judged([found], [answers])["ndcg@10"] for found, answers in zip(run.variables["rankings"][name], run.variables["test_labels"])]
+        for name in ("fine-tuned encoder", "pretrained encoder")
+    ]
+    assert gain == pytest.approx(np.subtract(*per_question)) and np.ptp(gain) > 0
+    expected = bootstrap((gain,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    width = expected.high - expected.low
+    assert run.variables["low"] == pytest.approx(expected.low, abs=0.05 * width)
+    assert run.variables["high"] == pytest.approx(expected.high, abs=0.05 * width)
 
 
 def test_the_recall_of_approximate_indexes_is_that_of_indexes_made_by_hand(run):
@@ -326,7 +349,7 @@ def test_the_recall_of_approximate_indexes_is_that_of_indexes_made_by_hand(run):
     made = found["made"]
     assert made.shape == (PARAMETERS["num_made"] + 200, 64) and np.allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
     for table, vectors, queries, lists in [
-        (found["on_collection"], found["vectors"], found["asked"], 7), (found["on_made"], made[:-200], made[-200:], 316),
+        (found["on_collection"], found["vectors"], found["test_vectors"], 7), (found["on_made"], made[:-200], made[-200:], 316),
     ]:
         assert table["recall"].tolist() == pytest.approx(recalls_at_10(vectors, queries, lists))
         assert table["MB"][0] == pytest.approx(vectors.nbytes / 1e6, rel=0.01)
@@ -365,7 +388,7 @@ def run_sections(name, parameters, instead_of_training):
                 instead_of_training(variables)
             training = cell.source.startswith("## Training")
         if cell.cell_type == "code" and not training:
-            *body, last = ast.parse(cell.source).body
+            *body, last = ast.parse(python(cell.source)).body
             exec(compile(ast.Module([*body] if isinstance(last, ast.Expr) else [*body, last], []), name, "exec"), variables)
             if isinstance(last, ast.Expr):
                 shown.append(eval(compile(ast.Expression(last.value), name, "eval"), variables))
@@ -396,11 +419,11 @@ def world(request, hub, tmp_path_factory):
 
     parameters = PARAMETERS | {
         "dataset_id": str(folder / "texts"), "questions_id": str(folder / "questions"),
-        "num_pairs": 40, "max_length": 24, "temperature": 0.1, "seed": 7, "time": SimpleNamespace(perf_counter=itertools.count().__next__),
+        "num_pairs": 40, "max_length": 24, "temperature": 0.1, "seed": 7,
     }
     with importing_common(FOLDER):
         variables, tables = run_sections(request.param, parameters, change)
-    found = SimpleNamespace(variables=variables, tables=tables, base=base, tuned=tuned, questions=questions)
+    found = SimpleNamespace(variables=variables, tables=tables, base=base, tuned=tuned, questions=questions, run=folder / "run")
     found.ids, found.texts = [row["id"] for row in passages], [row["text"] for row in passages]
     found.asked = [row["question"] for row in questions["test"]]
     found.relevant = [[found.ids.index(name) for name in row["answers"][:-1]] for row in questions["test"]]
@@ -414,14 +437,14 @@ def table_with(world, column):
 
 
 def test_every_search_ranks_by_its_own_score_and_is_judged_by_all_answers(world):
-    found, rankings, table = world.variables, world.variables["rankings"], table_with(world, "ms")
+    found = world.variables
+    rankings, table = found["rankings"], found["table"]
     expected = {
         "BM25": bm25_scores(world.asked, world.texts),
         "SPLADE": learned_weights(world.base, world.asked, 24) @ learned_weights(world.base, world.texts, 24).T,
-        "encoder as it comes": world.cosines[world.base], "fine-tuned encoder": world.cosines[world.tuned],
+        "pretrained encoder": world.cosines[world.base], "fine-tuned encoder": world.cosines[world.tuned],
         "BM25 + fine-tuned": fused_scores(len(world.texts), rankings["BM25"], rankings["fine-tuned encoder"]),
     }
-    assert table["ms"].to_list() == [62.5] * 5, "a second by the clock of this test for 16 questions"
     assert found["test_labels"] == world.relevant and set(rankings) == set(expected) == set(table.index)
     for name, scores in expected.items():
         for ranking, row in zip(rankings[name], scores, strict=True):
@@ -436,14 +459,14 @@ def test_every_search_ranks_by_its_own_score_and_is_judged_by_all_answers(world)
 
 def test_vectors_of_texts_come_in_the_order_of_the_texts_and_without_dropout(world):
     found = world.variables
-    assert np.allclose(found["base_vectors"], world.vectors[world.base], atol=1e-5)
+    assert np.allclose(found["pretrained_vectors"], world.vectors[world.base], atol=1e-5)
     assert np.allclose(found["vectors"], world.vectors[world.tuned], atol=1e-5)
     some = world.texts[:40]
-    assert np.allclose(found["embed"](found["encoder"].train(), some, budget=100), world.vectors[world.tuned][:40], atol=1e-5)
-    assert np.allclose(found["sparse_vectors"](some, budget=60).toarray(), learned_weights(world.base, some, 24), atol=1e-5)
+    assert np.allclose(found["embed"](found["encoder"].train(), some, batch_size=7), world.vectors[world.tuned][:40], atol=1e-5)
+    assert np.allclose(found["sparse_vectors"](some).toarray(), learned_weights(world.base, some, 24), atol=1e-5)
     assert np.allclose(found["weights"], learned_weights(world.base, world.asked[:1], 24)[0], atol=1e-5)
     lengths = [len(row) for row in AutoTokenizer.from_pretrained(world.base)(world.texts, truncation=False)["input_ids"]]
-    assert found["lengths"].tolist() == lengths and min(lengths) < 24 < max(lengths)
+    assert found["lengths"].tolist() == [min(n, 24) for n in lengths] and min(lengths) < 24 < max(lengths)
 
 
 def test_no_text_that_answers_a_question_is_its_negative(world):
@@ -470,41 +493,53 @@ def test_no_text_that_answers_a_question_is_its_negative(world):
             assert np.allclose(scores[negatives], -np.sort(-scores)[5:5 + n], atol=1e-5), "behind the first five"
 
 
-def test_the_first_batch_has_the_loss_that_sentence_transformers_gives_it(world):
-    found, rows = world.variables, world.variables["train_rows"][:8]
-    queries = torch.tensor(vectors_of(world.base, [row["question"] for row in rows], 24))
-    texts = [text for row in rows for text in (row["document"], *row["negatives"])]
-    documents = torch.tensor(vectors_of(world.base, texts, 24)).view(8, 2, -1)
+def test_the_losses_on_one_batch_are_those_that_sentence_transformers_gives(world):
+    found = world.variables
+    theirs = MultipleNegativesRankingLoss(None, scale=1 / 0.1)
+
+    def expected(rows):
+        queries = torch.tensor(vectors_of(world.base, [row["question"] for row in rows], 24))
+        texts = [text for row in rows for text in (row["document"], *row["negatives"])]
+        documents = torch.tensor(vectors_of(world.base, texts, 24)).view(len(rows), 2, -1)
+        return queries, documents, theirs.compute_loss_from_embeddings([queries, *documents.unbind(dim=1)], None).item()
+
+    queries, documents, loss = expected(found["train_rows"][:8])
     for side, vectors in {"queries": queries, "documents": documents}.items():
         assert torch.allclose(found["outputs"][side], vectors, atol=1e-5), side
-    theirs = MultipleNegativesRankingLoss(None, scale=1 / 0.1)
-    expected = theirs.compute_loss_from_embeddings([queries, *documents.unbind(dim=1)], None).item()
     labels = found["batch"]["labels"]
-    assert found["loss_fn"](found["outputs"], labels).item() == pytest.approx(expected, rel=1e-4)
-    assert found["loss_fn"](found["outputs"], labels, torch.tensor(20)).item() == pytest.approx(expected * 8 / 20, rel=1e-4)
+    assert found["compute_loss"](found["outputs"], labels).item() == pytest.approx(loss, rel=1e-4)
+    assert found["compute_loss"](found["outputs"], labels, torch.tensor(20)).item() == pytest.approx(loss * 8 / 20, rel=1e-4)
+    assert found["losses_by_hand"].mean().item() == pytest.approx(expected(found["train_rows"][:3])[2], rel=1e-4)
+
+
+def test_validation_before_training_is_a_search_by_the_pretrained_encoder(world):
+    found, rows = world.variables, world.variables["validation_rows"]
+    texts = [text for row in rows for text in (row["document"], *row["negatives"])]
+    cosines = vectors_of(world.base, [row["question"] for row in rows], 24) @ vectors_of(world.base, texts, 24).T
+    right = np.arange(0, len(texts), 6)
+    loss = F.cross_entropy(torch.tensor(cosines) / 0.1, torch.tensor(right)).item()
+    mrr = judged(order(cosines, len(texts)), [[i] for i in right])["mrr@10"]
+    assert found["before_training"] == pytest.approx({"loss": loss, "mrr@10": mrr}, rel=1e-4)
 
 
 def test_the_comparison_puts_the_largest_gains_first_and_the_largest_losses_last(world):
-    found, shown = world.variables, table_with(world, "BM25's first")
-    ranks = {}
-    for column, name in [("BM25", "BM25"), ("encoder", "fine-tuned encoder")]:
-        ranks[column] = [
+    found, shown = world.variables, table_with(world, "pretrained encoder")
+    for name in ("BM25", "pretrained encoder", "fine-tuned encoder"):
+        assert found["by_question"][name].tolist() == [
             min((ranking.index(i) + 1 for i in answers if i in ranking), default=101)
             for ranking, answers in zip(found["rankings"][name], world.relevant)
         ]
-        assert found["by_question"][column].tolist() == ranks[column]
-    words = [{*text.replace(".", "").split()} - {*STOPWORDS_EN} for text in world.texts]
-    for row, question, answers, ranking in zip(
-        found["by_question"].to_dict("records"), world.asked, world.relevant, found["rankings"]["BM25"], strict=True,
-    ):
-        for i, name, shared in [(answers[0], "answer", "shared with the answer"), (ranking[0], "BM25's first", "shared with that")]:
-            assert (row[name], row[shared]) == (world.ids[i], ", ".join(sorted({*question.split()} & words[i])))
-    gains = {question: 1 / b - 1 / a for question, a, b in zip(world.asked, ranks["BM25"], ranks["encoder"])}
-    best, worst = sorted(gains.values(), reverse=True)[:5], sorted(gains.values())[:5]
-    assert best[0] > 0 > worst[0] and [gains[question] for question in shown["question"]] == pytest.approx(best + worst)
+    assert found["by_question"]["answer"].tolist() == [world.ids[answers[0]] for answers in world.relevant]
+    scores = {
+        name: [judged([row], [answers])["ndcg@10"] for row, answers in zip(found["rankings"][name], world.relevant)]
+        for name in ("pretrained encoder", "fine-tuned encoder")
+    }
+    gains = {q: b - a for q, a, b in zip(world.asked, scores["pretrained encoder"], scores["fine-tuned encoder"])}
+    best, worst = sorted(gains.values(), reverse=True)[:5], sorted(gains.values(), reverse=True)[-5:]
+    assert best[0] > 0 > worst[-1] and [gains[question] for question in shown["question"]] == pytest.approx(best + worst)
+    ranks = found["by_question"]["fine-tuned encoder"].tolist()
     lost = table_with(world, "found instead")
-    last = sorted(ranks["encoder"], reverse=True)[:8]
-    assert [ranks["encoder"][world.asked.index(question)] for question in lost["question"]] == last
+    assert [ranks[world.asked.index(question)] for question in lost["question"]] == sorted(ranks, reverse=True)[:8]
     sentence = {name: text[:text.index(".") + 1] for name, text in zip(world.ids, world.texts)}
     for row in lost.to_dict("records"):
         i = world.asked.index(row["question"])
@@ -520,19 +555,21 @@ def test_the_share_of_words_is_that_of_the_best_answer(world):
     assert world.variables["shares"] == pytest.approx(expected) and len(set(expected)) > 3
 
 
-def test_a_search_gives_the_most_similar_entries_best_first(world):
+def test_the_search_of_the_saved_folder_gives_the_most_similar_entries_best_first(world):
     found, shown = world.variables, table_with(world, "query")
-    nearest = [table for table in world.tables if list(table.columns) == ["id", "summary"]][-1]  # through datasets
-    assert found["indexed"].get_index("vector").faiss_index.metric_type == faiss.METRIC_INNER_PRODUCT
-    lists = {query: rows["name"] for query, rows in shown.groupby("query")} | {"put names in order": nearest["id"]}
-    for query, names in lists.items():
+    for query in found["queries"] + world.asked[:3]:
+        hits = found["search"](query, k=4)
         scores = (vectors_of(world.tuned, [query], 24) @ world.vectors[world.tuned].T)[0]
-        assert is_best_first([world.ids.index(name) for name in names], scores, 3 if query == "put names in order" else 5)
-    for row in shown.to_dict("records"):
-        i = world.ids.index(row["name"])
-        cosine = (vectors_of(world.tuned, [row["query"]], 24) @ world.vectors[world.tuned][[i]].T).item()
-        assert float(row["score"]) == pytest.approx(cosine, abs=0.006) and world.texts[i].startswith(row["first sentence"])
-    assert shown["query"].nunique() == 3 and len(found["search"](world.asked[0], k=2)) == 2
+        assert is_best_first([world.ids.index(hit["name"]) for hit in hits], scores, 4)
+        for hit in hits:
+            i = world.ids.index(hit["name"])
+            assert hit["score"] == pytest.approx(scores[i], abs=1e-5) and world.texts[i].startswith(hit["summary"])
+    assert shown["query"].tolist() == [query for query in found["queries"] for _ in range(5)]
+
+
+def test_the_search_needs_nothing_of_the_notebook_but_its_folder(world):
+    alone = definitions(FOLDER, PAIR[0], "Search")(world.run / "model")
+    assert alone(world.asked[0], k=3) == world.variables["search"](world.asked[0], k=3)
 
 
 def test_what_goes_wrong_goes_wrong_as_it_is_said(world):
@@ -549,17 +586,18 @@ def test_what_goes_wrong_goes_wrong_as_it_is_said(world):
     expected = {
         "smallest distance first": judged(right, world.relevant),
         "largest distance first": judged([row[::-1] for row in right], world.relevant),
-        "as they come": judged(order(queries @ raw.T, 10), labels),
-        "of length 1": judged(order(world.cosines[world.tuned][:, part], 10), labels),
+        "not normalised": judged(order(queries @ raw.T, 10), labels),
+        "length 1": judged(order(world.cosines[world.tuned][:, part], 10), labels),
     }
     for name, scores in expected.items():
         assert next(table for index, table in tables.items() if name in index).loc[name].to_dict() == pytest.approx(scores, abs=6e-4), name
     encoder, tokenizer = found["encoder"], found["tokenizer"]
     with torch.no_grad():
-        hidden = encoder(**tokenizer([found["text"], found["longer"]], padding=True, return_tensors="pt")).last_hidden_state
-    assert torch.allclose(found["beside"], F.normalize(hidden[0].mean(dim=0), dim=0), atol=1e-5)
+        inputs = tokenizer([found["text"], found["longer_text"]], padding=True, truncation=True, return_tensors="pt")
+        hidden = encoder(**inputs).last_hidden_state
+    assert torch.allclose(found["plain_beside"], F.normalize(hidden[0].mean(dim=0), dim=0), atol=1e-5)
     pooled = torch.tensor(vectors_of(world.tuned, [found["text"]], 24)[0])
-    for name in ("alone", "masked_alone", "masked_beside"):
+    for name in ("plain_alone", "masked_alone", "masked_beside"):
         assert torch.allclose(found[name], pooled, atol=1e-5), name
 
 
@@ -583,39 +621,26 @@ def test_validation_is_a_search_among_the_texts_of_all_questions():
     assert {1, 10, 11} <= {ranking.index(3 * i) + 1 for i, ranking in enumerate(rankings)}, "ranks on both sides of the last that counts"
     loss = MultipleNegativesRankingLoss(None, scale=1 / 0.2).compute_loss_from_embeddings([queries, *documents.unbind(dim=1)], None)
     expected = {"loss": loss.item(), "mrr@10": judged(rankings, [[3 * i] for i in range(60)])["mrr@10"]}
-    assert common.validate(queries, documents, temperature=0.2) == pytest.approx(expected, rel=1e-5)
+    validate = definitions(FOLDER, PAIR[0], "validate", torch=torch, F=F, temperature=0.2)
+    assert validate(queries, documents) == pytest.approx(expected, rel=1e-5)
 
 
-def test_batches_of_texts_go_by_length_and_are_filled():
-    lengths = [5, 1, 9, 2, 2, 7, 3]
-    assert [sorted(lengths[i] for i in batch) for batch in common.token_batches(lengths, 10)] == [[1, 2, 2], [3, 5], [7], [9]]
-
-
-def test_what_an_approximate_index_costs_is_counted_per_query_and_per_index(monkeypatch):
-    monkeypatch.setattr(common, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+def test_what_an_approximate_index_costs_is_counted_per_question_and_per_index():
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)
+    measure = definitions(FOLDER, PAIR[0], "measure_indexes", faiss=faiss, np=np, pd=pd, time=clock)
     vectors = np.random.default_rng(0).standard_normal((400, 8), dtype=np.float32)
     faiss.normalize_L2(vectors)
-    table = common.trade(vectors[:-5], vectors[-5:], lists=40)
-    assert table["ms"].tolist() == [200.0] * 13 and table["build s"].tolist() == [1] * 13, "by a clock that moves a second when it is read"
+    table = measure(vectors[:-5], vectors[-5:], num_lists=40)
+    assert table["ms"].tolist() == [1000.0] * 13 and table["build s"].tolist() == [1] * 13, "by a clock that moves a second when it is read"
     assert table["recall"].tolist() == pytest.approx(recalls_at_10(vectors[:-5], vectors[-5:], 40)) and table["recall"].nunique() > 3
     assert table["setting"].tolist() == ["", *(f"nprobe={2 ** i}" for i in range(6)), *(f"efSearch={2 ** i}" for i in range(3, 9))]
-
-
-def test_pictures_have_time_across_and_recall_up(monkeypatch):
-    monkeypatch.setattr(common.plt, "show", lambda: None)
-    curve = pd.DataFrame({"kind": ["exact", "IVF", "IVF"], "recall": [1.0, 0.5, 0.75], "ms": [9.0, 2.0, 3.0]})
-    common.plot_trade({"some": curve})
-    (ax,) = common.plt.gcf().axes
-    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
-    common.plt.close("all")
-    assert lines["IVF"] == ([2.0, 3.0], [0.5, 0.75]) and lines["exact"][0] == [9.0, 9.0]
 
 
 def test_an_answer_counts_from_the_version_on_that_has_it():
     major, minor = sys.version_info[:2]
     here = {"always": "", "now": f"{major}.{minor}", "before": f"{major}.9", "long ago": "2.99"}
     versions = here | {"next": f"{major}.{minor + 1}", "later": f"{major + 1}.0"}
-    assert common.answers_here({"question": "what", "answers": [*versions], "since": [*versions.values()]}) == [*here]
+    assert stdlib.in_this_python([*versions], [*versions.values()]) == [*here]
 
 
 @pytest.mark.parametrize(
@@ -626,7 +651,7 @@ def test_an_answer_counts_from_the_version_on_that_has_it():
     ],
 )
 def test_a_first_sentence_ends_with_its_mark(text, sentence):
-    assert common.first_sentence(text) == sentence
+    assert stdlib.first_sentence(text) == sentence
 
 
 def test_pairs_of_sentences_depend_on_the_seed_and_leave_short_ones_out():
@@ -657,9 +682,7 @@ MODULES = """
 @pytest.fixture(scope="module")
 def entries():
     """name -> (signature, documentation) in these modules and those below or beside them; all would take long."""
-    spec = importlib.util.spec_from_file_location("stdlib_oracle", ROOT / FOLDER / "stdlib.py")
-    stdlib = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stdlib)
+    stdlib = stdlib_module()
     packages = {name.split(".")[0] for name in [*MODULES, "asyncio", "builtins"]}
     public = [name for name in stdlib.public_modules() if name.split(".")[0] in packages]
     stdlib.public_modules = lambda: public
@@ -725,15 +748,17 @@ def test_nothing_private_or_only_for_the_prompt_is_in_the_collection(entries):
 
 
 def test_the_library_is_walked_by_the_running_python(monkeypatch, tmp_path):
-    """In a process of its own, whose lines are read as they are."""
-    rows = "[['a', '(b)', 'It is.\\nSo.'], ['c', sys.executable, str(sys.flags.isolated)]]"
+    """In a process of its own, whose lines become entries: searched by name, signature and documentation."""
+    rows = "[['a.b', '(c)', 'Do it. Then\\nmore.'], ['d', '()', sys.executable], ['e', '()', str(sys.flags.isolated)]]"
     (tmp_path / "stdlib.py").write_text(f"import json, sys\nfor row in {rows}: print(json.dumps(row))")
-    monkeypatch.setattr(common, "__file__", str(tmp_path / "common.py"))
-    assert common.standard_library() == [("a", "(b)", "It is.\nSo."), ("c", sys.executable, "1")]
+    walked = stdlib_module()
+    monkeypatch.setattr(walked, "__file__", str(tmp_path / "stdlib.py"))
+    first, second, third = walked.load()
+    assert first == {"id": "a.b", "summary": "Do it.", "text": "a.b(c): Do it. Then\nmore."}
+    assert (second["text"], third["text"]) == (f"d(): {sys.executable}", "e(): 1")
 
 
-def test_an_entry_is_searched_by_name_signature_and_documentation(monkeypatch):
-    monkeypatch.setattr(common, "standard_library", lambda: [("a.b", "(c)", "Do it. Then\nmore."), ("d", "()", "End")])
-    assert common.load_collection("stdlib", {}).to_list() == [
-        {"id": "a.b", "summary": "Do it.", "text": "a.b(c): Do it. Then\nmore."}, {"id": "d", "summary": "End", "text": "d(): End"},
-    ]
+def test_the_collection_is_what_the_module_loads(monkeypatch):
+    rows = [{"id": "a", "summary": "It is.", "text": "a(): It is."}]
+    monkeypatch.setattr(common.runpy, "run_path", lambda path: {"load": lambda: rows} if path.endswith("data/stdlib.py") else {})
+    assert common.load_collection("stdlib", {}).to_list() == rows

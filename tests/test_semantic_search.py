@@ -6,26 +6,30 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from functools import cache
 
+import bm25s
 import faiss
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from notebooks import PAIR, ROOT, common_of
+from oracles import definitions
 from sklearn.metrics import ndcg_score
 from transformers import AutoModel, AutoTokenizer
 
 FOLDER = ROOT / "semantic_search"
 SIZES = {"train": 150, "validation": 50, "test": 100}
-TINY = "distilbert/distilbert-base-uncased"
 
 common = common_of("semantic_search")
-spec = importlib.util.spec_from_file_location("stdlib_docs", FOLDER / "stdlib.py")
+spec = importlib.util.spec_from_file_location("stdlib_docs", FOLDER / "data" / "stdlib.py")
 stdlib = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stdlib)
 
@@ -50,7 +54,7 @@ print(json.dumps([name for name in ("antigravity", "idlelib", "tkinter", "turtle
 @cache
 def walk(command):
     """The entries that a Python finds, and those of the modules above that it imported for it."""
-    done = subprocess.run([command, "-I", "-c", WALK, FOLDER / "stdlib.py"], capture_output=True, text=True, check=True)
+    done = subprocess.run([command, "-I", "-c", WALK, FOLDER / "data" / "stdlib.py"], capture_output=True, text=True, check=True)
     *entries, imported = map(json.loads, done.stdout.splitlines())
     return entries, imported
 
@@ -100,11 +104,11 @@ def test_every_name_answers_one_question_only(data):
 
 
 def test_most_questions_share_few_words_with_their_answers(data, entries):
-    few = []
+    few, words_of = [], definitions("semantic_search", PAIR[0], "words_of", bm25s=bm25s)
     for rows in data.values():
         for question, answers in zip(rows["question"], rows["answers"]):
-            asked = common.words_of(question)
-            known = [asked & common.words_of(" ".join(entries[name])) for name in answers if name in entries]
+            asked = words_of(question)
+            known = [asked & words_of(" ".join(entries[name])) for name in answers if name in entries]
             few.append(max(map(len, known)) <= len(asked) / 4)
     assert 0.5 < np.mean(few) < 0.95, "most share few, some share more"
 
@@ -185,7 +189,7 @@ def test_calls_at_the_top_of_a_documentation_become_the_signature(doc, signature
     ],
 )
 def test_first_sentence(text, sentence):
-    assert common.first_sentence(text) == sentence
+    assert stdlib.first_sentence(text) == sentence
 
 
 def rows_at(path, rows, split="train"):
@@ -202,11 +206,11 @@ def test_any_texts_with_an_id_are_a_collection(tmp_path):
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([{"name": "a", "text": "x"}], "has no column 'id', .*columns = "),
-        ([{"id": "a", "body": "x"}], "has no column 'text'"),
-        ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], "has 1 ids more than once"),
-        ([{"id": "a", "text": "x"}, {"id": "b", "text": " "}], "the text with the id b is ' ': drop it"),
-        ([{"id": "a", "text": 3}], "the text with the id a is 3: .*cast"),
+        ([{"name": "a", "text": "x"}], "'id'.*Current columns in the dataset: .*'name'"),
+        ([{"id": "a", "body": "x"}], "'text'.*Current columns in the dataset: .*'body'"),
+        ([{"id": "a", "text": "x"}, {"id": "a", "text": "y"}], "several texts with the id 'a': give each"),
+        ([{"id": "a", "text": "x"}, {"id": "b", "text": " "}], "the text with the id 'b' is ' ': remove it"),
+        ([{"id": "a", "text": None}, {"id": "b", "text": "x"}], "the text with the id 'a' is None: remove it"),
     ],
 )
 def test_a_bad_collection_is_refused(tmp_path, rows, message):
@@ -221,11 +225,11 @@ GOOD = [{"question": "what", "answers": ["a"]}]
     "wrong, message",
     [
         ({"train": [{"question": "what", "answers": ["z"]}]}, r"row 0 of split 'train' has answers .* not in the collection: \['z'\]"),
-        ({"test": [{"question": " ", "answers": ["c"]}]}, "row 0 of split 'test' has the question ' ': drop it"),
-        ({"test": [{"question": "what", "answers": []}]}, "row 0 of split 'test' has no answer"),
-        ({"test": [{"question": "what", "answers": ["a"]}]}, r"\['a'\] answer questions in 'train' and in 'test'"),
-        ({split: [{"text": "what", "answers": ["a"]}] for split in SIZES}, "has no column 'question', .*columns = "),
-        ({"validation": None}, "has no split 'validation'"),
+        ({"test": [{"question": " ", "answers": ["c"]}]}, "row 0 of split 'test' has the question ' ' and .*: remove it"),
+        ({"test": [{"question": "what", "answers": []}]}, r"row 0 of split 'test' has the question 'what' and the answers \[\]: remove it"),
+        ({"test": [{"question": "what", "answers": ["a"]}]}, r"\['a'\] answer questions in both train and test"),
+        ({split: [{"text": "what", "answers": ["a"]}] for split in SIZES}, "'question'.*Current columns in the dataset: .*'text'"),
+        ({"validation": None}, r"has no split \['validation'\]"),
     ],
 )
 def test_bad_questions_are_refused(tmp_path, wrong, message):
@@ -237,11 +241,13 @@ def test_bad_questions_are_refused(tmp_path, wrong, message):
         common.load_questions(str(tmp_path), ["a", "b", "c"], {})
 
 
-def test_answers_of_a_later_python_are_left_out():
-    row = {"question": "what", "answers": ["a", "b", "c"], "since": ["", "3.99", "3.4"]}
-    assert common.answers_here(row) == ["a", "c"]
-    assert common.answers_here({"question": "what", "answers": ["a", 7]}) == ["a", "7"]
-    assert common.answers_here({"question": "what", "answers": None}) == []
+def test_answers_of_a_later_python_are_left_out(tmp_path):
+    assert stdlib.in_this_python(["a", "b", "c"], ["", "3.99", "3.4"]) == ["a", "c"]
+    rows = {split: [{"question": split, "answers": [split, "new"], "since": ["", "3.99"]}] for split in SIZES}
+    for split in SIZES:
+        rows_at(tmp_path, rows[split], split)
+    found = common.load_questions(str(tmp_path), [*SIZES], {})
+    assert {split: found[split].to_list() for split in SIZES} == {split: [{"question": split, "answers": [split]}] for split in SIZES}
 
 
 def test_pairs_from_first_sentences_leave_the_sentence_out():
@@ -263,25 +269,10 @@ def test_pairs_from_first_sentences_leave_the_sentence_out():
 # ---------------------------------------------------------------------------------------------------- vectors and scores
 
 
-def test_only_whole_batches_are_trained_on_and_less_than_one_is_refused():
-    rows = [{"id": i} for i in range(7)]
-    assert common.whole_batches(rows, 3) == rows[:6] and common.whole_batches(rows, 7) == rows
-    with pytest.raises(ValueError, match="7 pairs do not fill a batch of 8: use a smaller batch_size, or a larger num_pairs"):
-        common.whole_batches(rows, 8)
-
-
 def test_pooling_leaves_padding_out_and_gives_length_one():
     hidden = torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]], [[0.0, 2.0], [7.0, 7.0], [7.0, 7.0]]])
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     assert torch.allclose(common.pool(hidden, mask), torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
-
-
-@given(st.lists(st.integers(1, 60)), st.integers(1, 200))
-def test_batches_hold_every_text_once_within_the_budget(lengths, budget):
-    batches = common.token_batches(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) * max(lengths[i] for i in batch) <= budget or len(batch) == 1
 
 
 def test_rank_metrics_by_hand():
@@ -304,24 +295,16 @@ def test_ndcg_is_that_of_scikit_learn(seed, answers):
 def test_validation_ranks_the_answer_among_all_texts():
     queries = torch.eye(3)[:2]
     documents = torch.stack([torch.stack([torch.eye(3)[0], torch.eye(3)[2]]), torch.stack([0.5 * torch.eye(3)[1], torch.eye(3)[1]])])
-    scores = common.validate(queries, documents, temperature=1.0)
+    scores = definitions("semantic_search", PAIR[0], "validate", torch=torch, F=torch.nn.functional, temperature=1.0)(queries, documents)
     assert scores["mrr@10"] == pytest.approx((1 + 1 / 2) / 2)
     e = np.exp
     assert scores["loss"] == pytest.approx((np.log(e(1) + 3) - 1 + np.log(e(1) + e(0.5) + 2) - 0.5) / 2, abs=1e-6)
 
 
 def test_fusion_by_reciprocal_rank():
-    assert common.fuse([1, 2, 3], [3, 2, 9]) == [3, 2, 1, 9]
-    assert common.fuse([1, 2], [2, 1], k=0) == [1, 2]
-
-
-def test_a_query_is_checked(hub):
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
-    with pytest.raises(ValueError, match="the query is empty: write what"):
-        common.check_query("  ", tokenizer, 8)
-    with pytest.warns(UserWarning, match="the query has 12 tokens, and only the first 8 are read: make it shorter"):
-        common.check_query("ba " * 10, tokenizer, 8)
-    assert common.check_query("ba be", tokenizer, 8) == "ba be"
+    fuse = definitions("semantic_search", PAIR[0], "fuse", Counter=Counter)
+    assert fuse([1, 2, 3], [3, 2, 9]) == [3, 2, 1, 9]
+    assert fuse([1, 2], [2, 1]) == [1, 2], "of equal ones that which came first"
 
 
 # ---------------------------------------------------------------------------------------------------- the index
@@ -335,64 +318,22 @@ def unit(n, width=4, seed=0):
 
 def test_the_nearest_have_the_largest_inner_product_and_come_first():
     vectors, query = unit(50), unit(1, seed=1)
-    scores, found = common.nearest(common.build_index([str(i) for i in range(50)], vectors), query, 5)
+    nearest = definitions("semantic_search", PAIR[0], "nearest", faiss=faiss, top_k=100)
+    scores, found = nearest(vectors, query, 5)
+    assert nearest(vectors, query)[1].shape == (1, 50), "no more than there are"
     order = np.argsort(-(vectors @ query[0]))[:5]
     assert found[0].tolist() == order.tolist()
     assert scores[0] == pytest.approx((vectors @ query[0])[order], abs=1e-6)
 
 
-def test_ids_and_vectors_must_be_equally_many():
-    with pytest.raises(ValueError, match="3 ids and 2 vectors: embed the whole collection"):
-        common.build_index(["a", "b", "c"], unit(2))
-
-
-def test_vectors_of_another_width_are_refused():
-    with pytest.raises(ValueError, match="have 5 numbers and those in the index 4: use the model that made the index"):
-        common.nearest(common.build_index(["a", "b"], unit(2)), unit(1, width=5), 1)
-
-
-def test_an_index_is_read_back_and_refused_for_another_model(tmp_path):
-    model, other = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
-    common.save_index(tmp_path / "index", common.build_index(["a", "b"], unit(2)), ["a", "b"], model)
-    index, ids = common.load_index(tmp_path / "index", model)
-    assert ids == ["a", "b"] and np.array_equal(index.reconstruct_n(0, 2), unit(2))
-    assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["index.faiss", "index.json"]
-    with pytest.raises(ValueError, match="made by another model, .*embed the collection again"):
-        common.load_index(tmp_path / "index", other)
-    common.save_index(tmp_path / "index", index, ["a"], model)
-    with pytest.raises(ValueError, match="1 ids and 2 vectors"):
-        common.load_index(tmp_path / "index", model)
-
-
-def test_an_index_can_be_used_by_a_model_loaded_again(hub, tmp_path):
-    """A pooling layer that was not saved gets new random weights on every load, and must not count."""
-    model = AutoModel.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
-    model.pooler = None
-    model.save_pretrained(tmp_path / "model")
-    common.save_index(tmp_path / "index", common.build_index(["a", "b"], unit(2)), ["a", "b"], model)
-    for _ in range(2):
-        assert common.load_index(tmp_path / "index", AutoModel.from_pretrained(tmp_path / "model"))[1] == ["a", "b"]
-
-
-def test_more_entries_than_there_are_can_not_be_asked_for():
-    with pytest.raises(ValueError, match="3 entries are asked for and the index has 2: ask for fewer"):
-        common.nearest(common.build_index(["a", "b"], unit(2)), unit(1), 3)
-
-
 def test_approximate_indexes_trade_recall_for_time():
-    table = common.trade(unit(2000, width=8), unit(20, width=8, seed=1), lists=16)
-    assert table["kind"].value_counts().to_dict() == {"IVF": 6, "HNSW": 6, "exact": 1}
+    measure = definitions("semantic_search", PAIR[0], "measure_indexes", faiss=faiss, np=np, pd=pd, time=time)
+    table = measure(unit(2000, width=8), unit(20, width=8, seed=1), num_lists=16)
+    assert table["index"].value_counts().to_dict() == {"IVF": 6, "HNSW": 6, "exact": 1}
     recall = table.set_index("setting")["recall"]
     assert recall[""] == 1.0 and recall["nprobe=16"] == 1.0, "all lists searched is an exact search"
     assert recall["nprobe=1"] < recall["nprobe=4"] <= 1.0
     assert (table[["ms", "build s", "MB"]] >= 0).all().all() and table["MB"].max() < 10
-
-
-def test_comparing_tells_ranks_and_shared_words():
-    collection = Dataset.from_dict({"id": ["x", "y", "z"], "text": ["sort names", "open files", "names"]})
-    (row,) = common.compare(["sort the names"], [[0]], collection, [[2, 0]], [[1, 2]]).to_dict("records")
-    assert (row["BM25"], row["encoder"], row["answer"], row["BM25's first"]) == (2, 3, "x", "z")
-    assert (row["shared with the answer"], row["shared with that"]) == ("names, sort", "names")
 
 
 # ---------------------------------------------------------------------------------------------------- what the notebooks saved
@@ -412,3 +353,14 @@ def test_a_saved_model_loads_in_sentence_transformers_and_gives_the_same_vectors
     theirs = torch.nn.functional.normalize(SentenceTransformer(path, device="cpu").encode(texts, convert_to_tensor=True), dim=-1)
     assert inputs["input_ids"].shape[1] == 48, "the saved tokenizer remembers how much is read"
     assert ((ours * theirs).sum(dim=-1) > 0.9999).all()
+
+
+def test_the_lines_for_sentence_transformers_train(hub, tmp_path, monkeypatch):
+    cells = nbformat.read(FOLDER / f"{PAIR[0]}.ipynb", as_version=4).cells
+    (block,) = re.findall(r"```python\n(.*?)```", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"), flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    here = {"checkpoint": "distilbert/distilbert-base-uncased", "max_length": 16, "num_epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
+    rows = [{"question": f"ba be {word}", "document": f"{word} bo", "negatives": ["du du"]} for word in "abcdefgh"]
+    here |= {"temperature": 0.05, "train_rows": rows}
+    exec(block, here)
+    assert here["st_trainer"].state.global_step == 2

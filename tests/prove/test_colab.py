@@ -296,7 +296,7 @@ def imported(folder):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {path.stem for path in modules}
+    return names - sys.stdlib_module_names - {path.stem for path in modules} - {"data"}  # the folder of the task's own data
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

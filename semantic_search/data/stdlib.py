@@ -1,9 +1,10 @@
-"""The documentation of the standard library of the Python that runs this, one JSON list a line: name, signature, text.
+"""The collection that the notebooks search: the documentation of the standard library of the Python that runs this.
 
-    python stdlib.py > entries.jsonl
+`load` returns it. As a program, this prints it, one JSON list a line (name, signature, documentation):
 
-Only the standard library is needed, so it runs on any Python from 3.10 on, also one
-that has nothing installed.
+    python data/stdlib.py > entries.jsonl
+
+Only the standard library is needed, so it runs on any Python from 3.10 on, also one that has nothing installed.
 """
 
 import ast
@@ -12,6 +13,7 @@ import importlib.util
 import inspect
 import json
 import re
+import subprocess
 import sys
 import sysconfig
 import warnings
@@ -27,6 +29,33 @@ LEFT_OUT = {
     "__main__", "antigravity", "distutils", "encodings", "ensurepip", "genericpath", "idlelib", "lib2to3", "nt", "ntpath",
     "nturl2path", "posix", "posixpath", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo",
 }
+
+
+def load() -> list[dict]:
+    """An entry for each documented function, class and method, sorted by name.
+
+    A process of its own looks for them, because the kernel of a notebook replaces some functions of the library.
+
+    Returns:
+        Dicts of `id` (the name), `summary` (the first sentence of the documentation) and `text` (name, signature and
+        documentation), all str.
+    """
+    done = subprocess.run([sys.executable, "-I", __file__], capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return [{"id": name, "summary": first_sentence(doc), "text": f"{name}{signature}: {doc}"} for name, signature, doc in rows]
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, or its first paragraph if no sentence ends there."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    return re.match(r".+?[.!?](?<!e\.g\.)(?<!i\.e\.)(?=\s|$)|.*", paragraph)[0]
+
+
+def in_this_python(answers: list[str], since: list[str]) -> list[str]:
+    """The answers that the running Python has; `since` is the first version that has each, or "" if all versions do."""
+    running = sys.version_info[:2]
+    versions = [tuple(int(part) for part in version.split(".")) if version else (0,) for version in since]
+    return [name for name, version in zip(answers, versions, strict=True) if version <= running]
 
 
 def standard_library() -> list[tuple[str, str, str]]:
