@@ -117,7 +117,8 @@ def run_all(browser, lab, name, document, patience):
     Returns what was seen: `cells`, one for each of the notebook; `bars`, {index of a cell: for each of its bars how full it was, in
     turn}; `plots`, how many each cell has to show; `page_errors`.
     """
-    plots = [sum("image/png" in output.get("data", {}) for output in cell.get("outputs", [])) for cell in document.cells]
+    pictures = {"image/png", "image/svg+xml"}
+    plots = [sum(bool(pictures & {*output.get("data", {})}) for output in cell.get("outputs", [])) for cell in document.cells]
     for cell in document.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -145,7 +146,8 @@ def failures(seen):
     """Cells that did not run in their turn, and errors and warnings that cells show."""
     code = [cell for cell, each in zip(seen.cells, seen.document.cells) if each.cell_type == "code"]
     found = [f"{cell['prompt']} is not {i}" for i, cell in enumerate(code, start=1) if cell["prompt"] != f"[{i}]:"]
-    return found + [error for cell in code for error in cell["errors"]]
+    # Trainer says so where it saves two checkpoints within a moment, as it does of a tiny model
+    return found + [error for cell in code for error in cell["errors"] if "mtime may not be reliable" not in error]
 
 
 def still_bars(seen):
