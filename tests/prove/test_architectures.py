@@ -234,7 +234,7 @@ def run_both(checkpoints, scripts, tmp_path_factory):
             script = target / export(folder, name, target, parameters)
             if folder == "semantic_search":
                 with open(script, "a", encoding="utf-8") as file:
-                    file.write(f'\nsearch("ba be bi", k=3).to_csv("{name}.csv", index=False)\n')
+                    file.write(f'\npd.DataFrame(search("ba be bi", k=3)).to_csv("{name}.csv", index=False)\n')
             jobs.append(job(target, script.name, log=f"{name}.log"))
         return target, scripts.run(*jobs)
 
