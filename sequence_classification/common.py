@@ -59,8 +59,7 @@ def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
 
     Returns:
         A new folder `output_dir`/run-001, run-002, ... and None; or, with `resume`, the newest such folder and its
-        newest complete checkpoint. The last file that a checkpoint gets is trainer_state.json: a checkpoint without
-        it was being written when the process was killed, and is passed over.
+        newest complete checkpoint.
 
     Raises:
         ValueError: there is nothing to resume.
@@ -70,16 +69,26 @@ def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
     if not resume:
         run_dir.mkdir(parents=True)
         return run_dir, None
+    checkpoint = last_checkpoint(run_dir)
+    if checkpoint is None:
+        raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
+    return run_dir, checkpoint
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint below a folder, or None.
+
+    The last file that a checkpoint gets is trainer_state.json. A checkpoint without it, or with a part of it, was being
+    written when the process was killed, and is passed over.
+    """
     complete = {}
-    for state in run_dir.glob("**/checkpoint-*/trainer_state.json"):
+    for state in folder.glob("**/checkpoint-*/trainer_state.json"):
         try:
             json.loads(state.read_text())
         except ValueError:
             continue
         complete[int(state.parent.name.split("-")[-1])] = state.parent
-    if not complete:
-        raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
-    return run_dir, complete[max(complete)]
+    return complete[max(complete)] if complete else None
 
 
 def show(table: pd.DataFrame) -> HTML:
