@@ -1,164 +1,106 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
 import json
+import re
 import runpy
 from html import escape
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetDict, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from IPython.display import HTML
-from transformers import PreTrainedTokenizerBase
+from masking import make_blocks, mask_tokens, tokenize  # noqa: F401, for the notebooks
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-SPLITS = ("train", "validation", "test")
+import loading
 
 
-def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
-    """Load the splits `train`, `validation` and `test` of a local folder, of a dataset on the Hub, or of "stdlib".
+def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) -> DatasetDict:
+    """Load the splits `train`, `validation` and `test` of a file, a folder, a dataset on the Hub, or of "stdlib".
 
     Args:
-        dataset_id: "stdlib" is the documentation of the running Python's standard library, see data/docstrings.py.
+        dataset_id: "stdlib" is the documentation of the running Python's standard library, see data/docstrings.py; for anything
+            else see `loading.load_splits`.
+        config: the subset, for a dataset that has several.
         columns: {name here: name in the data}, e.g. {"text": "body"}; empty if the columns are `text` and `label`.
 
     Returns:
-        Each split with a column `text` (string) and, if every split has one, a column `label`. If `validation` or
-        `test` is missing, 5% of `train` are split off for it.
-
-    Raises:
-        ValueError: `train` is missing, or a row has no text.
+        Each split with a column `text` (string) and, if every split has one, a column `label`. Blank texts are left out.
     """
     if dataset_id == "stdlib":
         rows = runpy.run_path(str(Path(__file__).parent / "data" / "docstrings.py"))["load"]()
         return DatasetDict({split: Dataset.from_list(rows[split]) for split in rows})
-    dataset = load_dataset(dataset_id)
-    if "train" not in dataset:
-        raise ValueError(f"{dataset_id} has no split 'train', only {list(dataset)}: rename one of them")
-    dataset = DatasetDict({split: dataset[split] for split in SPLITS if split in dataset})
-    own, own_label = {columns.get("text", "text"): "text"}, columns.get("label", "label")
-    if "label" in columns or all(own_label in rows.column_names for rows in dataset.values()):
-        own[own_label] = "label"
-    dataset = dataset.select_columns(list(own)).rename_columns(own)
+    names = {name: columns.get(name, name) for name in ("text", "label")}
+    dataset, num_blank = loading.load(dataset_id, config), 0
     for split, rows in dataset.items():
-        for i, text in enumerate(rows["text"]):
-            if not str(text or "").strip():
-                raise ValueError(f"row {i} of split '{split}' has the text {text!r}: remove it")
-    for split in SPLITS[1:]:
-        if split not in dataset:
-            parts = dataset["train"].train_test_split(test_size=0.05, seed=0)
-            dataset["train"], dataset[split] = parts["train"], parts["test"]
-    return DatasetDict({split: dataset[split] for split in SPLITS}).cast_column("text", Value("string"))
+        if names["text"] in rows.column_names:  # before splits are made, so that none is made of blank lines
+            has_text = [any(c.isprintable() and not c.isspace() for c in str(text or "")) for text in rows[names["text"]]]
+            dataset[split] = rows.select(np.flatnonzero(has_text))
+            num_blank += has_text.count(False)
+    if num_blank:
+        print(f"{num_blank} blank rows are left out")
+    dataset = loading.choose(dataset, names, optional=() if "label" in columns else ("label",))
+    loading.count_known(dataset, "text")
+    return dataset.cast_column("text", Value("string"))
 
 
-def tokenize(batch: dict, tokenizer: PreTrainedTokenizerBase) -> dict:
-    """Token ids of a batch of texts, and the word that each token belongs to. Nothing is truncated.
-
-    Args:
-        batch: a column `text` with n strings, as `Dataset.map(batched=True)` passes it.
+def rows_with_classes(splits: DatasetDict) -> pd.DataFrame:
+    """The rows of `validation` and `test` with one of the ten most frequent labels, at most 100 of each, for the probe.
 
     Returns:
-        `input_ids` and `word_ids`, n lists of integers each. Words are numbered from 0 within their text, as the tokenizer
-        splits it before it looks up subword tokens; special tokens belong to no word and have -1.
+        `text` and `label` (both strings). There are no rows, and a line that says why, if the labels are no classes: decimals,
+        lists, or fewer than two labels that five texts have, one for each fold.
     """
-    encoding = tokenizer(batch["text"], verbose=False)  # no warning about long texts, since blocks will be short
-    special_ids = set(tokenizer.all_special_ids)
-    all_word_ids = []
-    for i, input_ids in enumerate(encoding["input_ids"]):
-        word_ids = encoding.word_ids(i)
-        all_word_ids.append([-1 if token in special_ids else word for token, word in zip(input_ids, word_ids)])
-    return {"input_ids": encoding["input_ids"], "word_ids": all_word_ids}
+    rows = pd.concat([splits["validation"].to_pandas(), splits["test"].to_pandas()])
+    nothing = pd.DataFrame({"text": [], "label": []})
+    if "label" not in rows:
+        print("no probe: the data have no column 'label'")
+        return nothing
+    if isinstance(splits["test"].features["label"], ClassLabel):
+        rows["label"] = rows["label"].where(rows["label"] >= 0)  # -1: the label is secret or missing
+    rows = rows.dropna(subset="label")
+    if not rows["label"].map(pd.api.types.is_scalar).all():
+        print("no probe: the labels are lists")
+        return nothing
+    rows["label"] = rows["label"].map(str)
+    if any(re.fullmatch(r"[+-]?(\d*[.,]\d*[1-9]\d*|[\d.]+e-\d+)", label) for label in rows["label"]):
+        print("no probe: the labels are decimal numbers, and not classes")
+        return nothing
+    sizes = rows["label"].value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    sizes = sizes[sizes >= 5]
+    if len(sizes) < 2:
+        print("no probe: in 'validation' and 'test' together, there are no two labels that five texts have")
+        return nothing
+    return rows[rows["label"].isin(sizes.index[:10])].groupby("label").head(100)
 
 
-def make_blocks(tokenized: Dataset, block_size: int) -> tuple[Dataset, int]:
-    """Concatenate all texts of a split, and cut the result into blocks of equal length.
-
-    Args:
-        tokenized: with the columns `input_ids` and `word_ids`, as `tokenize` makes them.
-        block_size: in tokens, special tokens included.
-
-    Returns:
-        The blocks, with `input_ids`, `word_ids` and their number `row`; and how many tokens were left over at the end.
-
-    Raises:
-        ValueError: there are too few tokens for a single block.
-    """
-    num_tokens = sum(len(input_ids) for input_ids in tokenized["input_ids"])
-    num_blocks = num_tokens // block_size
-    if num_blocks == 0:
-        raise ValueError(f"{num_tokens} tokens are too few for a block of {block_size}: use a smaller block_size or more text")
-    blocks = {"row": list(range(num_blocks))}
-    for name in ("input_ids", "word_ids"):
-        column = np.fromiter(chain.from_iterable(tokenized[name]), dtype=np.int64)
-        blocks[name] = column[: num_blocks * block_size].reshape(num_blocks, block_size).tolist()
-    return Dataset.from_dict(blocks), num_tokens - num_blocks * block_size
-
-
-def mask_tokens(
-    input_ids: list[int], word_ids: list[int], rng: np.random.Generator, mask_token_id: int, ordinary_ids: np.ndarray,
-    probability: float, whole_words: bool = False,
-) -> tuple[list[int], list[int]]:
-    """Choose tokens of a block and hide them, as in BERT: 80% become the mask token, 10% a random one, 10% stay.
-
-    Args:
-        input_ids, word_ids: of one block, as `make_blocks` makes them.
-        rng: the only source of randomness. Give it a seed made of the run's seed, the epoch and the block's number, and
-            the masks depend on nothing else: not on the batch size, a resume, or the number of processes.
-        ordinary_ids: the ids that random tokens are drawn from.
-        probability: the share of tokens to choose, special tokens aside; it is rounded to a whole number, at least 1.
-        whole_words: choose all tokens of a word or none. Words that would exceed the share are skipped.
-
-    Returns:
-        The ids that the model sees, and the labels: the original id where a token was chosen, -100 elsewhere.
-
-    Raises:
-        ValueError: the probability is not between 0 and 1, or the block has only special tokens.
-    """
-    ids, words = np.array(input_ids), np.array(word_ids)
-    candidates = np.flatnonzero(words != -1)
-    if not 0 < probability < 1:
-        raise ValueError(f"mask_probability is {probability}: it must be above 0 and below 1")
-    if len(candidates) == 0:
-        raise ValueError("a block consists of special tokens: use a larger block_size, or remove empty texts")
-    num_chosen = max(1, round(probability * len(candidates)))
-    is_start = np.full(len(ids), True)  # of a group of tokens that are chosen together: here, each on its own
-    if whole_words:
-        is_start[1:] = words[1:] != words[:-1]  # a token with the number of the token before it continues its word
-    groups = np.split(candidates, np.flatnonzero(is_start[candidates])[1:])
-
-    chosen = []
-    for i in rng.permutation(len(groups)):
-        if not chosen or len(chosen) + len(groups[i]) <= num_chosen:
-            chosen.extend(groups[i])
-    chosen = np.array(chosen)
-
-    labels = np.full(len(ids), -100)
-    labels[chosen] = ids[chosen]
-    draws = rng.random(len(chosen))
-    ids[chosen[draws < 0.8]] = mask_token_id
-    replaced = chosen[(draws >= 0.8) & (draws < 0.9)]
-    ids[replaced] = rng.choice(ordinary_ids, len(replaced))
-    return ids.tolist(), labels.tolist()
-
-
-def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
+def start_run(output_dir: str | Path, resume: bool, parameters: dict) -> tuple[Path, Path | None]:
     """The folder of this run, and the checkpoint to continue from.
+
+    Args:
+        parameters: what determines the training, e.g. {"num_epochs": 3, "seed": 42}. It is kept in parameters.json.
 
     Returns:
         A new folder `output_dir`/run-001, run-002, ... and None; or, with `resume`, the newest such folder and its
         newest complete checkpoint.
 
     Raises:
-        ValueError: there is nothing to resume.
+        ValueError: there is nothing to resume, or the run to resume has other parameters.
     """
     numbers = [int(path.name[4:]) for path in Path(output_dir).glob("run-*") if path.name[4:].isdigit()]
     run_dir = Path(output_dir) / f"run-{max(numbers, default=0) + (not resume):03d}"
     if not resume:
         run_dir.mkdir(parents=True)
+        (run_dir / "parameters.json").write_text(json.dumps(parameters))
         return run_dir, None
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is None:
         raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
+    saved = json.loads((run_dir / "parameters.json").read_text())
+    if other := {name: value for name, value in saved.items() if parameters.get(name) != value}:
+        raise ValueError(f"{run_dir} was started with {other}: resume with the same parameters. To train its model further, set "
+                         f"checkpoint = '{run_dir}/model' and resume = False")
     return run_dir, checkpoint
 
 
@@ -192,6 +134,46 @@ def show_masks(input_ids: list[int], labels: list[int], tokenizer: PreTrainedTok
             text = f'<span style="{style} {colours[kind]}">{text} <b>{original}</b></span>'
         parts.append(text)
     return HTML(f'<div style="line-height: 2; max-width: 60em">{" ".join(parts)}</div>')
+
+
+def readable_length(length: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """`length` in tokens, or the number of positions of the checkpoint if that is less.
+
+    It also becomes `tokenizer.model_max_length`, at which a pipeline with the saved model truncates.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or length  # None: the positions are relative
+    if re.search("roberta|camembert|mpnet|longformer|data2vec|xmod", config.model_type):
+        positions -= config.pad_token_id + 1  # these count positions from there on
+    if length > positions:
+        print(f"{length} tokens are asked for, and the checkpoint reads {positions}: texts are cut there")
+    tokenizer.model_max_length = min(length, positions)
+    return tokenizer.model_max_length
+
+
+def count_unknown(input_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print the share of subword tokens that are unknown to the vocabulary, and what to do if there are many."""
+    ids = np.concatenate([np.array(row, dtype=int) for row in input_ids])
+    share = np.mean(ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0.0
+    print(f"{share:.1%} of the subword tokens are unknown to the checkpoint's vocabulary")
+    if share > 0.05:
+        print("The model can't tell unknown tokens apart: choose a checkpoint that was made for the language of your texts.")
+
+
+def advise(history: list[dict], name: str, score: float, baseline: float, higher_is_better: bool = True) -> None:
+    """Print what to change if a baseline is ahead, or if the last epoch still brought much.
+
+    Args:
+        history: a dict per epoch with the validation score `name`.
+        score, baseline: of the test split.
+    """
+    sign = 1 if higher_is_better else -1
+    values = [sign * entry[name] for entry in history]
+    if sign * score <= sign * baseline:
+        print(f"The simple baseline is not beaten ({baseline:.3f} against {score:.3f}). Train longer (num_epochs) or with another "
+              "learning_rate, use more data, or a checkpoint that was made for your kind of text.")
+    if len(values) > 1 and values[-1] == max(values) and values[-1] - values[-2] > 0.02 * abs(values[-2]):
+        print(f"The validation {name} still improved in the last epoch, from {history[-2][name]:.3f} to {history[-1][name]:.3f}: "
+              "raise num_epochs.")
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -1,130 +1,39 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
 import json
-import random
 import re
-import runpy
-from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, DatasetDict, Value, load_dataset
 from IPython.display import HTML
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-STDLIB = str(Path(__file__).parent / "data" / "stdlib.py")
-
-
-def load_collection(dataset_id: str, columns: dict[str, str]) -> Dataset:
-    """Load the texts to search.
-
-    Args:
-        dataset_id: a local folder or a dataset on the Hub with a single split, or "stdlib": the documentation of the
-            running Python's standard library, see data/stdlib.py.
-        columns: {name here: name in the data}, e.g. {"text": "passage"}; empty if the columns are `id` and `text`.
-
-    Returns:
-        Columns `id`, `summary` (the first sentence) and `text`, all strings.
-
-    Raises:
-        ValueError: an id occurs twice, or a text is empty.
-    """
-    if dataset_id == "stdlib":
-        return Dataset.from_list(runpy.run_path(STDLIB)["load"]())
-    dataset = load_dataset(dataset_id)
-    own = {columns.get(name, name): name for name in ("id", "text")}
-    rows = dataset[next(iter(dataset))].select_columns(list(own)).rename_columns(own)
-    rows = rows.cast_column("id", Value("string")).cast_column("text", Value("string"))
-    if repeated := [name for name, n in Counter(rows["id"]).items() if n > 1]:
-        raise ValueError(f"{dataset_id} has several texts with the id {repeated[0]!r}: give each text an id of its own")
-    for name, text in zip(rows["id"], rows["text"]):
-        if not (text or "").strip():
-            raise ValueError(f"the text with the id {name!r} is {text!r}: remove it")
-    summaries = [re.match(r".+?[.!?](?=\s|$)|.*", " ".join(text.split()))[0] for text in rows["text"]]
-    return rows.add_column("summary", summaries).select_columns(["id", "summary", "text"])
+from reading import WORD, load_collection, load_questions, question_pairs, sentence_pairs, shorten  # noqa: F401, for the notebooks
+from sentence_files import read_settings, save_settings  # noqa: F401
 
 
-def load_questions(questions_id: str, ids: list[str], columns: dict[str, str]) -> DatasetDict:
-    """Load the splits `train`, `validation` and `test` of the questions to a collection.
-
-    Args:
-        questions_id: a local folder or a dataset on the Hub.
-        ids: the ids of the collection.
-        columns: {name here: name in the data}, e.g. {"question": "query"}; empty if the columns are `question` and
-            `answers` (a list of ids).
-
-    Returns:
-        Each split with `question` (a string) and `answers` (a list of strings). Where there is a column `since`, as in
-        data/, the answers that the running Python doesn't have are left out.
-
-    Raises:
-        ValueError: a split is missing, a question is empty or has no answer, an answer is not in the collection, or the
-            answer of a test question also answers a training question.
-    """
-    dataset = load_dataset(questions_id)
-    if missing := {"train", "validation", "test"} - set(dataset):
-        raise ValueError(f"{questions_id} has no split {sorted(missing)}, only {list(dataset)}: add it, e.g. with train_test_split")
-    own = {columns.get(name, name): name for name in ("question", "answers")}
-    splits, known = DatasetDict(), set(ids)
-    for split in ("train", "validation", "test"):
-        rows = dataset[split].select_columns(list(own)).rename_columns(own)
-        answers = [[str(name) for name in names or []] for names in rows["answers"]]
-        if "since" in dataset[split].column_names:
-            in_this_python = runpy.run_path(STDLIB)["in_this_python"]
-            answers = [in_this_python(names, since) for names, since in zip(answers, dataset[split]["since"])]
-        for i, (question, names) in enumerate(zip(rows["question"], answers)):
-            if not str(question or "").strip() or not names:
-                raise ValueError(f"row {i} of split '{split}' has the question {question!r} and the answers {names}: remove it")
-            if unknown := sorted(set(names) - known):
-                raise ValueError(f"row {i} of split '{split}' has answers that are not in the collection: {unknown}")
-        splits[split] = Dataset.from_dict({"question": rows["question"][:], "answers": answers})
-    answered = {split: {name for names in rows["answers"] for name in names} for split, rows in splits.items()}
-    if leaked := sorted(answered["train"] & answered["test"]):
-        raise ValueError(f"{leaked} answer questions in both train and test, so the test would repeat the training: move these rows")
-    return splits
-
-
-def question_pairs(questions: Dataset, collection: Dataset) -> list[dict]:
-    """A training pair for each question: `question`, `id` (its first answer) and `document` (the text of that answer)."""
-    texts = dict(zip(collection["id"], collection["text"]))
-    return [{"question": row["question"], "id": row["answers"][0], "document": texts[row["answers"][0]]} for row in questions]
-
-
-def sentence_pairs(collection: Dataset, n: int, seed: int, without: set[str]) -> list[dict]:
-    """Training pairs made from the collection: the first sentence of a text serves as a question to the rest of it.
-
-    Args:
-        n: how many to draw at random; if fewer texts are suitable, all of them are used.
-        without: ids of texts that must not be used.
-
-    Returns:
-        Dicts like those of `question_pairs`. A text is suitable if no other text has the same first sentence, and both
-        the sentence (20 characters) and the rest (60 characters) are long enough to say something.
-    """
-    count = Counter(collection["summary"])
-    pairs = []
-    for row in collection:
-        before, sentence, rest = row["text"].partition(row["summary"])
-        if count[sentence] == 1 and row["id"] not in without and len(sentence) >= 20 and len(rest) >= 60:
-            pairs.append({"question": sentence, "id": row["id"], "document": before + rest})
-    return random.Random(seed).sample(pairs, min(n, len(pairs)))
-
-
-def pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Mean pooling: one vector of length 1 for each text.
+def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, mode: str = "mean", normalize: bool = True) -> torch.Tensor:
+    """One vector for each text, of length 1 if `normalize`.
 
     Args:
         hidden: (texts, tokens, width), the vectors of the tokens.
-        attention_mask: (texts, tokens), 1 for tokens and 0 for padding.
+        attention_mask: (texts, tokens), 1 for tokens and 0 for padding, which may be on either side.
+        mode: "mean" of the tokens' vectors, or the vector of the first ("cls") or the last token ("lasttoken").
 
     Returns:
         (texts, width).
     """
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-    return torch.nn.functional.normalize(mean, dim=-1)
+    if mode == "mean":
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        vectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    else:
+        first, last = attention_mask.argmax(dim=1), attention_mask.cumsum(dim=1).argmax(dim=1)
+        position = {"cls": first, "lasttoken": last}[mode]
+        vectors = hidden[torch.arange(len(hidden), device=hidden.device), position]
+    return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
 
 
 def rank_metrics(rankings: list[list[int]], relevant: list[list[int]]) -> dict[str, float]:
@@ -147,24 +56,32 @@ def rank_metrics(rankings: list[list[int]], relevant: list[list[int]]) -> dict[s
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
+def start_run(output_dir: str | Path, resume: bool, parameters: dict) -> tuple[Path, Path | None]:
     """The folder of this run, and the checkpoint to continue from.
+
+    Args:
+        parameters: what determines the training, e.g. {"num_epochs": 3, "seed": 42}. It is kept in parameters.json.
 
     Returns:
         A new folder `output_dir`/run-001, run-002, ... and None; or, with `resume`, the newest such folder and its
         newest complete checkpoint.
 
     Raises:
-        ValueError: there is nothing to resume.
+        ValueError: there is nothing to resume, or the run to resume has other parameters.
     """
     numbers = [int(path.name[4:]) for path in Path(output_dir).glob("run-*") if path.name[4:].isdigit()]
     run_dir = Path(output_dir) / f"run-{max(numbers, default=0) + (not resume):03d}"
     if not resume:
         run_dir.mkdir(parents=True)
+        (run_dir / "parameters.json").write_text(json.dumps(parameters))
         return run_dir, None
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is None:
         raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
+    saved = json.loads((run_dir / "parameters.json").read_text())
+    if other := {name: value for name, value in saved.items() if parameters.get(name) != value}:
+        raise ValueError(f"{run_dir} was started with {other}: resume with the same parameters. To train its model further, set "
+                         f"checkpoint = '{run_dir}/model' and resume = False")
     return run_dir, checkpoint
 
 
@@ -182,6 +99,46 @@ def last_checkpoint(folder: Path) -> Path | None:
             continue
         complete[int(state.parent.name.split("-")[-1])] = state.parent
     return complete[max(complete)] if complete else None
+
+
+def readable_length(length: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """`length` in tokens, or the number of positions of the checkpoint if that is less.
+
+    It also becomes `tokenizer.model_max_length`, at which a pipeline with the saved model truncates.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or length  # None: the positions are relative
+    if re.search("roberta|camembert|mpnet|longformer|data2vec|xmod", config.model_type):
+        positions -= config.pad_token_id + 1  # these count positions from there on
+    if length > positions:
+        print(f"{length} tokens are asked for, and the checkpoint reads {positions}: texts are cut there")
+    tokenizer.model_max_length = min(length, positions)
+    return tokenizer.model_max_length
+
+
+def count_unknown(input_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print the share of subword tokens that are unknown to the vocabulary, and what to do if there are many."""
+    ids = np.concatenate([np.array(row, dtype=int) for row in input_ids])
+    share = np.mean(ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0.0
+    print(f"{share:.1%} of the subword tokens are unknown to the checkpoint's vocabulary")
+    if share > 0.05:
+        print("The model can't tell unknown tokens apart: choose a checkpoint that was made for the language of your texts.")
+
+
+def advise(history: list[dict], name: str, score: float, baseline: float, higher_is_better: bool = True) -> None:
+    """Print what to change if a baseline is ahead, or if the last epoch still brought much.
+
+    Args:
+        history: a dict per epoch with the validation score `name`.
+        score, baseline: of the test split.
+    """
+    sign = 1 if higher_is_better else -1
+    values = [sign * entry[name] for entry in history]
+    if sign * score <= sign * baseline:
+        print(f"The simple baseline is not beaten ({baseline:.3f} against {score:.3f}). Train longer (num_epochs) or with another "
+              "learning_rate, use more data, or a checkpoint that was made for your kind of text.")
+    if len(values) > 1 and values[-1] == max(values) and values[-1] - values[-2] > 0.02 * abs(values[-2]):
+        print(f"The validation {name} still improved in the last epoch, from {history[-2][name]:.3f} to {history[-1][name]:.3f}: "
+              "raise num_epochs.")
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -52,10 +52,17 @@ def notebooks():
 
 
 def common_of(folder):
-    """The module common.py of a task folder; there is one in each, so none can be imported by its name."""
+    """The module common.py of a task folder; there is one in each, so none can be imported by its name.
+
+    The modules that it imports from its folder have names of their own, but for loading.py, which is the same in all folders.
+    """
     spec = importlib.util.spec_from_file_location(f"{folder}_common", ROOT / folder / "common.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / folder))
     return module
 
 

@@ -4,14 +4,17 @@ import ast
 import json
 import re
 from collections import defaultdict
+from types import SimpleNamespace
 
 import notebooks
 import pytest
 from oracles import code
+from transformers import BertConfig, RobertaConfig, T5Config
 
 FOLDERS = notebooks.folders()
 # the same name for what each folder needs in its own way
 OWN = {"load_splits", "tokenize"}
+NUMBERS = {"num_epochs": 3, "learning_rate": 2e-4, "seed": 42}
 
 
 @pytest.fixture(params=FOLDERS)
@@ -59,26 +62,68 @@ def test_a_helper_earns_its_place(folder):
 
 
 def test_runs_are_numbered_and_never_reused(common, tmp_path):
-    first, nothing = common.start_run(tmp_path, resume=False)
-    second, _ = common.start_run(tmp_path, resume=False)
+    first, nothing = common.start_run(tmp_path, False, NUMBERS)
+    second, _ = common.start_run(tmp_path, False, NUMBERS)
     assert (first.name, second.name, nothing) == ("run-001", "run-002", None)
     (tmp_path / "run-002-the-good-one").mkdir()
     (tmp_path / "run-1000").mkdir()
-    assert common.start_run(tmp_path, resume=False)[0].name == "run-1001"
+    assert common.start_run(tmp_path, False, NUMBERS)[0].name == "run-1001"
 
 
 def test_resume_takes_the_newest_complete_checkpoint_of_the_newest_run(common, tmp_path):
     with pytest.raises(ValueError, match="no complete checkpoint"):
-        common.start_run(tmp_path, resume=True)
-    run, _ = common.start_run(tmp_path, resume=False)
+        common.start_run(tmp_path, True, NUMBERS)
+    run, _ = common.start_run(tmp_path, False, NUMBERS)
     for step, text in [(90, json.dumps({"losses": [1.0]})), (100, json.dumps({"losses": [1.0]})), (110, '{"losses": [1.0'), (120, None)]:
         (run / f"checkpoint-{step}").mkdir()
         if text is not None:
             (run / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
-    assert common.start_run(tmp_path, resume=True) == (run, run / "checkpoint-100")
-    common.start_run(tmp_path, resume=False)
+    assert common.start_run(tmp_path, True, NUMBERS) == (run, run / "checkpoint-100")
+    common.start_run(tmp_path, False, NUMBERS)
     with pytest.raises(ValueError, match="no complete checkpoint in .*run-002"):
-        common.start_run(tmp_path, resume=True)
+        common.start_run(tmp_path, True, NUMBERS)
+
+
+def test_a_run_is_resumed_with_the_numbers_it_was_started_with_alone(common, tmp_path):
+    run, _ = common.start_run(tmp_path, False, NUMBERS)
+    (run / "checkpoint-1").mkdir()
+    (run / "checkpoint-1" / "trainer_state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run-001 was started with {'num_epochs': 3}: resume with the same parameters"):
+        common.start_run(tmp_path, True, NUMBERS | {"num_epochs": 4})
+    assert common.start_run(tmp_path, True, NUMBERS)[1] == run / "checkpoint-1"
+
+
+@pytest.mark.parametrize("asked, config, expected", [
+    (128, BertConfig(max_position_embeddings=512), 128), (1024, BertConfig(max_position_embeddings=512), 512),
+    (1024, RobertaConfig(max_position_embeddings=514, pad_token_id=1), 512), (1024, T5Config(), 1024),
+])
+def test_a_length_is_never_more_than_the_model_reads(common, capsys, asked, config, expected):
+    tokenizer = SimpleNamespace(model_max_length=10**30)
+    assert common.readable_length(asked, tokenizer, config) == tokenizer.model_max_length == expected
+    assert ("are asked for" in capsys.readouterr().out) == (asked > expected)
+
+
+def test_unknown_tokens_are_counted_and_many_are_advised_against(common, capsys):
+    if not hasattr(common, "count_unknown"):
+        pytest.skip("the tokenizer of this folder knows every byte")
+    common.count_unknown([[1, 2, 3], [], [7]], SimpleNamespace(unk_token_id=7))
+    assert capsys.readouterr().out.startswith("25.0% of the subword tokens are unknown")
+    common.count_unknown([[1, 2]], SimpleNamespace(unk_token_id=None))
+    assert capsys.readouterr().out == "0.0% of the subword tokens are unknown to the checkpoint's vocabulary\n"
+
+
+@pytest.mark.parametrize("values, score, baseline, higher, said", [
+    ([0.5, 0.7], 0.8, 0.6, True, ["still improved in the last epoch, from 0.500 to 0.700"]),
+    ([0.7, 0.5], 0.8, 0.6, True, []),
+    ([0.7, 0.701], 0.5, 0.6, True, ["baseline is not beaten (0.600 against 0.500)"]),
+    ([9.0, 5.0], 4.0, 8.0, False, ["still improved in the last epoch, from 9.000 to 5.000"]),
+    ([9.0, 9.5], 9.0, 8.0, False, ["baseline is not beaten (8.000 against 9.000)"]),
+    ([0.9], 0.9, 0.5, True, []),
+])
+def test_advice_is_given_where_it_is_due(common, capsys, values, score, baseline, higher, said):
+    common.advise([{"f1": value} for value in values], "f1", score, baseline, higher)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(said) and all(part in line for part, line in zip(said, lines))
 
 
 def test_curves_have_one_point_per_step_and_per_epoch(common, monkeypatch):

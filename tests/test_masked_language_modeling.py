@@ -14,6 +14,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import stand_ins
 import torch
@@ -48,7 +49,7 @@ docs = module_of(FILE)
 
 @pytest.fixture(scope="module")
 def collection():
-    return common.load_splits("stdlib", {})
+    return common.load_splits("stdlib", None, {})
 
 
 def pythons():
@@ -181,14 +182,14 @@ def test_a_folder_with_labels_keeps_them_and_leaves_out_what_is_not_needed(tmp_p
     files = {"train": rows[:30], "validation": rows[30:33], "test": rows[33:], "spare": rows[:2]}
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
     card += "".join(f"  - split: {split}\n    path: {split}.jsonl\n" for split in files) + "---\n"
-    loaded = common.load_splits(folder_of(tmp_path, card=card, **files), {})
+    loaded = common.load_splits(folder_of(tmp_path, card=card, **files), None, {})
     assert isinstance(loaded, DatasetDict) and list(loaded) == ["train", "validation", "test"]
     for split in loaded:
         assert loaded[split].to_list() == [{"text": row["text"], "label": row["label"]} for row in files[split]]
 
 
 def test_a_label_is_not_needed(tmp_path):
-    loaded = common.load_splits(folder_of(tmp_path, train=texts(20, more=1), validation=texts(1, more=2), test=texts(2, more=3)), {})
+    loaded = common.load_splits(folder_of(tmp_path, train=texts(20, more=1), validation=texts(1, more=2), test=texts(2, more=3)), None, {})
     assert {split: rows.column_names for split, rows in loaded.items()} == {split: ["text"] for split in SPLITS}
     assert loaded.num_rows == {"train": 20, "validation": 1, "test": 2}
 
@@ -196,14 +197,14 @@ def test_a_label_is_not_needed(tmp_path):
 @pytest.mark.parametrize(
     "given, sizes",
     [
-        ([], {"train": 180, "validation": 10, "test": 10}),
-        (["validation"], {"train": 190, "validation": 3, "test": 10}),
-        (["test"], {"train": 190, "validation": 10, "test": 3}),
+        ([], {"train": 128, "validation": 40, "test": 32}),
+        (["validation"], {"train": 160, "validation": 3, "test": 40}),
+        (["test"], {"train": 160, "validation": 40, "test": 3}),
     ],
 )
-def test_a_missing_split_is_a_twentieth_of_train(tmp_path, given, sizes):
+def test_a_missing_split_is_drawn_from_train(tmp_path, given, sizes):
     files = {"train": texts(200)} | {split: [{"text": f"{split} {i}"} for i in range(3)] for split in given}
-    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files), {}) for name in ("one", "two"))
+    loaded, again = (common.load_splits(folder_of(tmp_path / name, **files), None, {}) for name in ("one", "two"))
     assert loaded.num_rows == sizes
     found = {split: loaded[split]["text"][:] for split in loaded}
     assert found == {split: again[split]["text"][:] for split in again}
@@ -221,47 +222,62 @@ def with_row(n, text):
 @pytest.mark.parametrize(
     "files, message",
     [
-        ({"train": texts(30, "body")}, r"'text'.* not in the dataset. Current columns in the dataset: \['body'\]"),
-        ({"test": texts(30)}, r"has no split 'train', only \['test'\]: rename one"),
-        ({"train": with_row(24, "")}, r"row 24 of split 'train' has the text '': remove it"),
-        ({"train": with_row(3, " \n\t")}, r"row 3 of split 'train' has the text ' \\n\\t': remove it"),
-        ({"train": with_row(7, None)}, r"row 7 of split 'train' has the text None: remove it"),
-        ({"train": texts(25), "validation": with_row(2, " "), "test": texts(5)}, r"row 2 of split 'validation' has the text ' '"),
-        ({"train": texts(25), "validation": texts(5), "test": with_row(0, " ")}, r"row 0 of split 'test' has the text ' '"),
+        ({"train": texts(30, "body")}, r"split 'train' has no column \['text'\], only \['body'\]: name yours"),
+        ({"tests": texts(30), "test": texts(30)}, r"there is no split 'train', only \['test'\]: rename one"),
     ],
 )
 def test_bad_input_is_refused_with_a_cure(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **files), {})
+        common.load_splits(folder_of(tmp_path / "data", **files), None, {})
+
+
+@pytest.mark.parametrize("blank", ["", " \n\t", None, "\u200b"])
+def test_blank_rows_are_nothing(tmp_path, capsys, blank):
+    files = {"train": with_row(24, blank), "validation": with_row(2, blank), "test": texts(5)}
+    loaded = common.load_splits(folder_of(tmp_path / "data", **files), None, {})
+    assert loaded.num_rows == {"train": 24, "validation": 24, "test": 5}
+    assert "2 blank rows are left out" in capsys.readouterr().out
+
+
+def test_a_text_file_with_paragraphs_is_read(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(f"paragraph {i}\n\n" for i in range(60)))
+    loaded = common.load_splits(str(tmp_path / "book.txt"), None, {})
+    assert loaded.num_rows == {"train": 39, "validation": 12, "test": 9}
+    assert {text[:10] for text in loaded["train"]["text"]} == {"paragraph "}
+
+
+def test_a_label_that_some_splits_lack_is_left_out(tmp_path):
+    files = {"train": texts(25, label=0.5), "validation": texts(5), "test": texts(5)}
+    assert common.load_splits(folder_of(tmp_path / "data", **files), None, {})["train"].column_names == ["text"]
 
 
 def test_a_label_that_was_named_must_be_there(tmp_path):
     folder = folder_of(tmp_path / "data", train=texts(30, label="a"), validation=texts(2, label="a"), test=texts(2, label="b"))
-    assert common.load_splits(folder, {"label": "label"})["test"]["label"][:] == ["b", "b"]
-    with pytest.raises(ValueError, match="'part'.* not in the dataset"):
-        common.load_splits(folder, {"label": "part"})
+    assert common.load_splits(folder, None, {"label": "label"})["test"]["label"][:] == ["b", "b"]
+    with pytest.raises(ValueError, match=r"has no column \['part'\]"):
+        common.load_splits(folder, None, {"label": "part"})
 
 
 def test_texts_that_are_numbers_become_strings(tmp_path):
     folder = folder_of(tmp_path / "data", train=[{"text": i} for i in range(1, 31)])
-    assert set(common.load_splits(folder, {})["train"]["text"]) <= {str(i) for i in range(1, 31)}
+    assert set(common.load_splits(folder, None, {})["train"]["text"]) <= {str(i) for i in range(1, 31)}
 
 
 # ---------------------------------------------------------------------------------------------------- tokenizers
 
 
-@pytest.mark.parametrize(
-    "make, block_size, message",
-    [
-        (stand_ins.byte_level, 16, "has no mask token: choose an encoder"),
-        (stand_ins.unigram, 16, "has no mask token: choose an encoder"),
-        (stand_ins.word_piece, 129, "the model reads 128 tokens"),
-    ],
-)
-def test_what_can_not_be_masked_or_read_is_refused(tmp_path, make, block_size, message):
+@pytest.mark.parametrize("make", [stand_ins.byte_level, stand_ins.unigram])
+def test_a_checkpoint_without_a_mask_token_is_refused(tmp_path, make):
     make().save_pretrained(tmp_path)
-    with pytest.raises(AssertionError, match=message):
-        cell_that_makes(FOLDER, "trainer_api", "tokenizer", checkpoint=str(tmp_path), AutoTokenizer=AutoTokenizer, block_size=block_size)
+    with pytest.raises(AssertionError, match="has no mask token: choose an encoder"):
+        cell_that_makes(FOLDER, "trainer_api", "tokenizer", checkpoint=str(tmp_path), AutoTokenizer=AutoTokenizer, block_size=16)
+
+
+@pytest.mark.parametrize("asked, expected", [(64, 64), (129, 128)])
+def test_blocks_are_no_longer_than_the_checkpoint_reads_and_the_saved_tokenizer_stays_as_it_was(hub, asked, expected):
+    given = {"common": common, "AutoTokenizer": AutoTokenizer, "AutoConfig": AutoConfig, "pd": pd, "display": lambda table: None}
+    found = cell_that_makes(FOLDER, "trainer_api", "tokenizer", checkpoint=TINY, block_size=asked, **given)
+    assert (found["block_size"], found["tokenizer"].model_max_length) == (expected, 128)
 
 
 def test_a_tokenizer_that_does_not_know_its_words_is_refused():
@@ -326,7 +342,7 @@ TEXTS = [
     ("WordPiece", "unbelievably internationalized", ["unbelievably", "internationalized"]),
     ("WordPiece", "a naïve café", ["a", "naïve", "café"]),
     ("byte-level BPE", "unbelievably internationalized bero!", ["unbelievably", "internationalized", "bero", "!"]),
-    ("byte-level BPE", "naïve 日本語!", ["naïve", "日本語", "!"]),
+    ("byte-level BPE", "naïve 日本語!", ["naïve", "日", "本", "語", "!"]),
     ("Unigram", "unbelievably internationalized bero!", ["unbelievably", "internationalized", "bero!"]),
     ("Unigram", "ba 😀 be", ["ba", "😀", "be"]),
 ]
@@ -385,13 +401,13 @@ def test_long_texts_are_not_cut_and_columns_can_be_mapped(recwarn):
 def test_blocks_put_end_to_end_are_the_texts(lengths, block_size, data):
     total = sum(lengths)
     ids = data.draw(st.lists(st.integers(0, 10**6), min_size=total, max_size=total))
-    words = data.draw(st.lists(st.integers(-1, 9), min_size=total, max_size=total))
+    words = data.draw(st.lists(st.integers(0, 9), min_size=total, max_size=total))
     ends = np.cumsum(lengths)[:-1]
     cut = {name: [part.tolist() for part in np.split(np.array(column, dtype=int), ends)] for name, column in
            (("input_ids", ids), ("word_ids", words))}
     encoded = Dataset.from_dict(cut)
     if total < block_size:
-        with pytest.raises(ValueError, match=f"{total} tokens are too few for a block of {block_size}: use a smaller block_size"):
+        with pytest.raises(ValueError, match=f"has {total} tokens, too few for a block of {block_size}: .* at most {total}"):
             common.make_blocks(encoded, block_size)
         return
     blocks, left = common.make_blocks(encoded, block_size)
@@ -521,7 +537,7 @@ def test_a_probability_must_lie_between_0_and_1(probability):
 
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_a_block_of_special_tokens_is_refused(whole_words):
-    with pytest.raises(ValueError, match="a block consists of special tokens: use a larger block_size"):
+    with pytest.raises(ValueError, match="a block has nothing to predict, only special tokens"):
         common.mask_tokens([2, 3], [-1, -1], np.random.default_rng(0), MASK, ORDINARY, 0.15, whole_words)
 
 

@@ -639,7 +639,7 @@ def test_the_collection_holds_every_docstring_of_a_library_once_and_each_module_
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(source)
     monkeypatch.setattr(sysconfig, "get_path", lambda name: {"stdlib": str(tmp_path)}[name])
-    splits = common.load_splits("stdlib", {})
+    splits = common.load_splits("stdlib", None, {})
     rows = [(row["text"], row["label"], split) for split in splits for row in splits[split]]
     assert sorted((text, label) for text, label, _ in rows if label != "topics") == sorted(DOCUMENTATION.items())
     assert {text for text, label, _ in rows if label == "topics"} == {text.strip() for text in topics.values()}

@@ -1,6 +1,6 @@
 """What the notebooks of token_classification train on, measure and show, against a reference of its own.
 
-Both notebooks run here once, on sentences that are written for it: some are longer than `max_length`, one word leaves no token, names
+Both notebooks run here once, on sentences that are written for it: many are longer than `max_length`, one word leaves no token, names
 of the test split are partly new, and the tagger makes mistakes of every kind, so that no two numbers are equal that could be confused.
 Everything that is expected is worked out from the files of the data set and from the saved weights, sentence by sentence.
 """
@@ -60,7 +60,7 @@ def sentences():
         more = rng.choices(plain + kinds["PER"], k=rng.randint(1, 4))
         return {"tokens": tokens + more, "ner_tags": tags + ["O"] * len(more)}
 
-    rows = {split: [row(split) for _ in range(n)] for split, n in {"train": 105, "validation": 31, "test": 42}.items()}
+    rows = {split: [row(split) for _ in range(n)] for split, n in {"train": 106, "validation": 31, "test": 42}.items()}
     for split in rows:  # the tokenizer leaves nothing of the second word
         rows[split][1] = {"tokens": ["bi", "\u200b", "Bido", "Fudo", "mi"], "ner_tags": ["O", "O", "B-PER", "I-PER", "O"]}
     return rows
@@ -183,9 +183,11 @@ def of_type(found, kind):
 
 
 def scores(predictions, references):
-    """What `score` should return, by counting entities."""
+    """What `score` should return, by counting entities and words."""
     true, predicted = places(references), places(predictions)
     overall = dict(zip(("precision", "recall", "f1"), precision_recall_f1(true, predicted)))
+    words = [one == two for rows in zip(references, predictions) for one, two in zip(*rows)]
+    overall["accuracy"] = sum(words) / len(words)
     return overall | {f"f1_{kind}": precision_recall_f1(of_type(true, kind), of_type(predicted, kind))[2] for kind in TYPES}
 
 
@@ -195,35 +197,61 @@ def tokenizer():
 
 
 def encode(tokens):
-    """Ids of a sentence, and {word: position of its first token} of the words that are left, from one word at a time."""
-    ids, first = [tokenizer().cls_token_id], {}
+    """Windows of a sentence: the ids of each, and {word: position of its first token} of the words that it labels.
+
+    Each begins 10 tokens behind the one before it and has 14, so that they share 4, a quarter of 16. Each word belongs where the nearer
+    end is farthest, and the two ends of the sentence are no ends in this sense.
+    """
+    pieces, first = [], {}
     for i, word in enumerate(tokens):
-        own = tokenizer()(word, add_special_tokens=False)["input_ids"]
-        if own and len(ids) < PARAMETERS["max_length"] - 1:
-            first[i] = len(ids)
-        ids += own
-    return [*ids[: PARAMETERS["max_length"] - 1], tokenizer().sep_token_id], first
+        if own := tokenizer()(word, add_special_tokens=False)["input_ids"]:
+            first[i] = len(pieces)
+            pieces += own
+    width = PARAMETERS["max_length"] - 2
+    step, starts = width - PARAMETERS["max_length"] // 4, [0]
+    while starts[-1] + width < len(pieces):
+        starts.append(starts[-1] + step)
+
+    def room(start, place):
+        left = place - start if start else 1000
+        right = start + width - 1 - place if start != starts[-1] else 1000
+        return min(left, right)
+
+    owner = {
+        word: max((s for s in starts if s <= place < s + width), key=lambda s: (room(s, place), -s)) for word, place in first.items()}
+    return [
+        ([tokenizer().cls_token_id, *pieces[start : start + width], tokenizer().sep_token_id],
+         {word: place - start + 1 for word, place in first.items() if owner[word] == start})
+        for start in starts
+    ]
 
 
-def labels_of(row):
-    ids, first = encode(row["tokens"])
+@cache
+def windows(split):
+    """All windows of a split: [(sentence, ids, {word: position of its first token})]."""
+    return [(i, *window) for i, row in enumerate(ROWS[split]) for window in encode(row["tokens"])]
+
+
+def labels_of(split, window):
+    i, ids, first = window
     labels = [-100] * len(ids)
     for word, position in first.items():
-        labels[position] = NAMES.index(row["ner_tags"][word])
+        labels[position] = NAMES.index(ROWS[split][i]["ner_tags"][word])
     return labels
 
 
 def tagged(model, split):
-    """For every sentence of a split, run through the model by itself: {word: its logits} of the words that are left."""
+    """For every sentence of a split, its windows run through the model one by one: {word: its logits} of the words that have a token."""
+    found = [{} for _ in ROWS[split]]
     with torch.no_grad():
-        for row in ROWS[split]:
-            ids, first = encode(row["tokens"])
+        for i, ids, first in windows(split):
             logits = model(input_ids=torch.tensor([ids])).logits[0]
-            yield {word: logits[position] for word, position in first.items()}
+            found[i] |= {word: logits[position] for word, position in first.items()}
+    return found
 
 
 def validation_scores(model):
-    """What `history` should hold of a model; words that are cut off are in none of its numbers."""
+    """What `history` should hold of a model; words without a token are in none of its numbers."""
     predictions, references, loss, n = [], [], 0.0, 0
     for logits, tags in zip(tagged(model, "validation"), REFERENCES["validation"]):
         references.append([tags[word] for word in logits])
@@ -236,7 +264,7 @@ def validation_scores(model):
 
 @pytest.fixture(scope="module")
 def predictions(run):
-    """The tags of the test split by the saved model: O for words that it does not see."""
+    """The tags of the test split by the saved model: O for words without a token."""
     found = [["O"] * len(row["tokens"]) for row in ROWS["test"]]
     for tags, logits in zip(found, tagged(run.best_model, "test")):
         for word, each in logits.items():
@@ -254,8 +282,8 @@ def baseline():
 
 
 def batches(run, split):
-    """The rows of every batch that was drawn from a split; the splits are told apart by their sizes."""
-    return tuple(tuple(event["indices"]) for event in run.events if event["kind"] == "batch" and event["size"] == len(ROWS[split]))
+    """The windows of every batch that was drawn from a split; the splits are told apart by their sizes."""
+    return tuple(tuple(event["indices"]) for event in run.events if event["kind"] == "batch" and event["size"] == len(windows(split)))
 
 
 # ---------------------------------------------------------------------------------------------------- data
@@ -320,17 +348,20 @@ def test_the_table_of_subword_tokens_has_the_tag_on_the_first_of_each_word(run):
     assert table.values.tolist() == expected[:20]
 
 
-def test_rows_are_truncated_at_max_length_and_labelled_on_first_tokens(run):
+def test_every_word_has_its_label_once_where_it_has_most_context(run):
     for split, rows in ROWS.items():
-        encoded = [encode(row["tokens"]) for row in rows]
-        given = run.variables["tokenized"][split]
-        assert [row["input_ids"] for row in given] == [ids for ids, _ in encoded]
-        assert [row["labels"] for row in given] == [labels_of(row) for row in rows]
-        assert run.variables["labelled_words"][split] == [list(first) for _, first in encoded]
-        words, kept = sum(len(row["tokens"]) for row in rows), sum(len(first) for _, first in encoded)
-        assert words - kept > 5 and has_printed(run, words - kept, words, max(len(ids) for ids, _ in encoded))
-    assert has_printed(run, *(len(encode(row["tokens"])[0]) for row in ROWS["train"][:4]))
-    assert has_printed(run, *(len(encode(row["tokens"])[1]) for row in ROWS["train"][:4]))
+        expected, given = windows(split), run.variables["tokenized"][split]
+        assert [row["input_ids"] for row in given] == [ids for _, ids, _ in expected]
+        assert [row["labels"] for row in given] == [labels_of(split, window) for window in expected]
+        assert run.variables["labelled_words"][split] == [list(first) for *_, first in expected]
+        assert run.variables["sentence_ids"][split] == [i for i, *_ in expected]
+        labelled = sorted((i, word) for i, _, first in expected for word in first)
+        assert labelled == [(i, j) for i, row in enumerate(rows) for j, word in enumerate(row["tokens"]) if word != "\u200b"]
+        assert len(expected) > len(rows)
+        assert has_printed(run, len(rows), len(expected), 16, 1, len(labelled) + 1)
+    assert max(Counter(i for i, *_ in windows("train")).values()) > 2, "some sentences have windows between two others"
+    assert has_printed(run, *(len(ids) for _, ids, _ in windows("train")[:4]))
+    assert has_printed(run, *(len(first) for *_, first in windows("train")[:4]))
 
 
 # ---------------------------------------------------------------------------------------------------- evaluation
@@ -344,7 +375,7 @@ def test_the_baseline_is_the_most_frequent_tag_in_train(run):
 
 
 def test_the_test_scores_are_those_of_the_saved_model_on_whole_sentences(run, predictions):
-    assert run.results["rows"] == len(ROWS["test"])
+    assert run.results["rows"] == len(windows("test"))
     expected = scores(predictions, REFERENCES["test"])
     assert run.results["metrics"] == pytest.approx(expected, rel=1e-12)
     table = frames(run, list(expected))[1]
@@ -411,7 +442,8 @@ def test_mistakes_in_tags_at_random_are_of_their_kind(name):
     common, rng = notebooks.common_of(FOLDER), random.Random(0)
     references, predictions = ([rng.choices(NAMES[:5], (2, 1, 3, 1, 3), k=7) for _ in range(400)] for _ in range(2))
     rows = [{"tokens": list("abcdefg")}] * 400
-    given = {"common": common, "pd": pd, "dataset": {"test": rows}, "test_references": references, "test_predictions": predictions}
+    tokens = {"test": {"tokens": [row["tokens"] for row in rows]}}
+    given = {"common": common, "pd": pd, "dataset": tokens, "test_references": references, "test_predictions": predictions}
     found = cell_that_makes(FOLDER, name, "mistakes", **given)["mistakes"]
     expected = [told(row, *each) for row, *tags in zip(rows, references, predictions) for each in mistakes(*tags)]
     assert found.values.tolist() == expected
@@ -432,10 +464,9 @@ def test_recall_of_names_in_train_and_of_unseen_ones(run, predictions):
 
 def test_losses_of_sentences_are_those_of_the_library(run, predictions):
     by_row = []
-    for row in ROWS["test"]:
-        ids = torch.tensor([encode(row["tokens"])[0]])
-        with torch.no_grad():
-            by_row.append(run.best_model(input_ids=ids, labels=torch.tensor([labels_of(row)])).loss.item())
+    for row, logits in zip(ROWS["test"], tagged(run.best_model, "test")):
+        losses = [-each.log_softmax(dim=-1)[NAMES.index(row["ner_tags"][word])].item() for word, each in logits.items()]
+        by_row.append(sum(losses) / len(losses))
     assert run.variables["sentence_losses"].tolist() == pytest.approx(by_row, rel=1e-4)
     worst = sorted(range(len(by_row)), key=lambda i: -by_row[i])[:6]
     (page,) = pages(run, ["loss", "true", "predicted"])
@@ -447,7 +478,8 @@ def test_losses_of_sentences_are_those_of_the_library(run, predictions):
 
 
 def found_by(run, texts, strategy):
-    find = pipeline("token-classification", model=run.best_model, tokenizer=tokenizer(), aggregation_strategy=strategy)
+    short = AutoTokenizer.from_pretrained(PARAMETERS["checkpoint"], model_max_length=PARAMETERS["max_length"])
+    find = pipeline("token-classification", model=run.best_model, tokenizer=short, aggregation_strategy=strategy, stride=4)
     return [{(each["start"], each["end"], each["entity_group"]) for each in find(text)} for text in texts]
 
 
@@ -525,10 +557,10 @@ def test_the_loss_of_a_batch_alone_is_that_of_the_library(name):
 
 
 def padded(indices):
-    """Ids, attention mask and labels of rows of train."""
-    ids = [encode(ROWS["train"][i]["tokens"])[0] for i in indices]
+    """Ids, attention mask and labels of windows of train."""
+    chosen = [windows("train")[i] for i in indices]
+    ids, labels = [ids for _, ids, _ in chosen], [labels_of("train", window) for window in chosen]
     width = max(map(len, ids))
-    labels = [labels_of(ROWS["train"][i]) for i in indices]
     mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
     ids, labels = ([row + [fill] * (width - len(row)) for row in rows] for rows, fill in ((ids, tokenizer().pad_token_id), (labels, -100)))
     return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
@@ -582,17 +614,19 @@ def trained_again(batches):
     return found
 
 
-PLAIN = math.ceil(len(ROWS["train"]) / PARAMETERS["batch_size"])  # batches of the plain training of one epoch, which comes first
+def real(drawn):
+    """Without the batches of the plain training of one epoch, which comes first."""
+    return drawn[math.ceil(len(windows("train")) / PARAMETERS["batch_size"]) :]
 
 
 @pytest.fixture(scope="module")
 def again(run):
-    return trained_again(batches(run, "train")[PLAIN:])
+    return trained_again(real(batches(run, "train")))
 
 
-def test_the_model_is_trained_on_every_row_once_per_epoch(run):
-    drawn, n = batches(run, "train")[PLAIN:], len(ROWS["train"])
-    calls = [event for event in run.events if event["kind"] == "forward" and event["grad"]][PLAIN:]
+def test_the_model_is_trained_on_every_window_once_per_epoch(run):
+    drawn, n = real(batches(run, "train")), len(windows("train"))
+    calls = real([event for event in run.events if event["kind"] == "forward" and event["grad"]])
     for call, indices in zip(calls, drawn, strict=True):
         ids, mask, _ = padded(indices)
         assert call["training"] and torch.equal(call["inputs"]["input_ids"], ids) and torch.equal(call["inputs"]["attention_mask"], mask)
@@ -623,7 +657,7 @@ def test_nothing_is_predicted_with_dropout_and_no_row_twice(run):
     assert calls and not any(event["training"] for event in calls)
     plain = run.name == "trainer_api"  # whose plain training is evaluated, too
     for split, times in {"validation": PARAMETERS["num_epochs"] + plain, "test": 1}.items():
-        drawn, n = sum(batches(run, split), ()), len(ROWS[split])
+        drawn, n = sum(batches(run, split), ()), len(windows(split))
         assert [sorted(drawn[i : i + n]) for i in range(0, len(drawn), n)] == [list(range(n))] * times
 
 
@@ -637,17 +671,17 @@ def test_the_curves_are_those_of_losses_and_history(run):
     lines = [(label, points.tolist()) for plot in run.variables["plots"] for label, points in plot["lines"].items()]
     losses, history = run.results["losses"], run.results["history"]
     assert [[float(i + 1), loss] for i, loss in enumerate(losses)] in [points for _, points in lines]
-    for key in history[0].keys() - {"epoch", "precision", "recall"}:
+    for key in history[0].keys() - {"epoch", "precision", "recall", "accuracy"}:
         assert dict(lines)[key] == [[entry["epoch"], entry[key]] for entry in history]
 
 
 def test_no_two_numbers_that_could_be_confused_are_the_same_here(run, predictions):
     """Else the tests below could not tell them apart; choose another seed then."""
     true, found, tags = places(REFERENCES["test"]), places(predictions), REFERENCES["test"]
-    assert len(set(scores(predictions, tags).values())) == 6
-    assert len(set(scores(baseline(), tags).values())) == 6
-    kept = [[tag for word, tag in enumerate(row) if word in encode(ROWS["test"][i]["tokens"])[1]] for i, row in enumerate(tags)]
-    assert len(places(kept)) < len(true), "names are cut off"
+    assert len(set(scores(predictions, tags).values())) == 7
+    assert len(set(scores(baseline(), tags).values())) == 7
+    owner = {(i, word): number for number, (i, _, first) in enumerate(windows("test")) for word in first}
+    assert any(owner[i, a] != owner[i, b - 1] for i, _, a, b in true), "names lie across the border of two windows"
     assert any(tag[0] == "I" and not any(a <= i < b for _, a, b in entities(row)) for row in predictions for i, tag in enumerate(row))
     assert len({len(of_type(each, kind)) for each in (true, found) for kind in TYPES}) > 4
     f1s = [entry["f1"] for entry in run.results["history"]]

@@ -1,19 +1,32 @@
 """The data of sequence_classification/ keep what their card says, and its helpers refuse what is wrong."""
 
+import json
 import re
+import sys
 from collections import Counter, defaultdict
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from datasets import Dataset, load_dataset
-from notebooks import ROOT, common_of
-from transformers import AutoTokenizer
+import torch
+import torch.nn.functional as F
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from notebooks import PAIR, ROOT, common_of, largest_difference
+from offline import STORE
+from oracles import definitions
+from scripts import export, job
+from stand_ins import byte_level
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 FOLDER = ROOT / "sequence_classification"
 SIZES = {"train": 720, "validation": 180, "test": 180}
 
 common = common_of("sequence_classification")
+label_kinds = sys.modules["label_kinds"]
+CHECKPOINT = str(STORE / "models" / "sentence-transformers" / "all-MiniLM-L6-v2")
 
 
 # ---------------------------------------------------------------------------------------------------- the data
@@ -87,56 +100,207 @@ def test_the_two_checks_find_what_they_look_for():
 # ---------------------------------------------------------------------------------------------------- common.py
 
 
-GOOD = {"text": ["one", "two", "three", "four"], "label": ["a", "b", "a", "b"]}
-
-
-def folder_of(path, **splits):
-    """A folder with a CSV per split. Splits not given are good, None is left out."""
+def load(path, rows=None, columns=None, **splits):
+    """What common.load_splits makes of JSON lines: the same rows in every split, or those of each split."""
     path.mkdir(exist_ok=True)
-    for split, columns in ({"train": GOOD, "validation": GOOD, "test": GOOD} | splits).items():
-        if columns is not None:
-            Dataset.from_dict(columns).to_csv(path / f"{split}.csv", index=False)
-    return str(path)
+    for split in SIZES:
+        lines = [json.dumps(row) + "\n" for row in splits.get(split, rows)]
+        (path / f"{split}.jsonl").write_text("".join(lines))
+    return common.load_splits(str(path), None, columns or {})
+
+
+def with_labels(labels):
+    return [{"text": f"text {i}", "label": label, "note": "an extra column"} for i, label in enumerate(labels)]
 
 
 @pytest.mark.parametrize(
     "labels, names",
     [
         (["b", "a", "b"], ["a", "b"]), ([1, 5, 3], ["1", "3", "5"]), ([10, 2, 11], ["2", "10", "11"]), ([-1, 1, -1], ["-1", "1"]),
-        ([True, False, True], ["false", "true"]), ([0.5, 2.5, 0.5], ["0.5", "2.5"]),
+        ([True, False, True], ["0", "1"]), ([0.0, 2.0, 0.0], ["0", "2"]), (["None", "nan", "None"], ["None", "nan"]),
     ],
-    ids=["words", "stars", "many", "signs", "bools", "floats"],
+    ids=["words", "stars", "many", "signs", "bools", "whole floats", "words for nothing"],
 )
-def test_labels_may_be_words_or_numbers(tmp_path, labels, names):
-    columns = {"text": ["x", "y", "z"], "label": labels, "note": ["extra", "columns", "go"]}
-    loaded = common.load_splits(folder_of(tmp_path, train=columns, validation=columns, test=columns), {})
+def test_labels_may_be_words_or_whole_numbers(tmp_path, labels, names):
+    loaded = load(tmp_path, with_labels(labels))
+    assert label_kinds.problem_type(loaded) == "single_label_classification"
     assert loaded["test"].column_names == ["text", "label"]
-    assert loaded["test"].features["label"].names == names
+    assert label_kinds.label_names(loaded) == names
     assert loaded["test"]["label"][:] == [sorted(set(labels)).index(label) for label in labels]
 
 
+def test_the_same_class_may_be_written_as_a_whole_number_and_as_a_float(tmp_path):
+    for split, text in {"train": "a,0\nb,1\n", "validation": "c,0.0\nd,1.0\n", "test": "e,1\n"}.items():
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + text)
+    loaded = common.load_splits(str(tmp_path), None, {})
+    assert label_kinds.label_names(loaded) == ["0", "1"] and loaded["validation"]["label"][:] == [0, 1]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_numbers_with_decimals_are_scores(tmp_path, form):
+    for split, scores in {"train": [0.5, 2, -1.25], "validation": [1, 2, 3], "test": [0.25]}.items():
+        rows = with_labels(scores)
+        if form == "csv":
+            pd.DataFrame(rows).to_csv(tmp_path / f"{split}.csv", index=False)
+        else:
+            (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = common.load_splits(str(tmp_path), None, {})
+    assert label_kinds.problem_type(loaded) == "regression" and label_kinds.label_names(loaded) == ["score"]
+    assert loaded["validation"]["label"][:] == [1.0, 2.0, 3.0] and loaded["train"]["label"][:] == [0.5, 2.0, -1.25]
+
+
+@pytest.mark.parametrize("labels, names, expected", [
+    ([["b"], ["a", "b"], []], ["a", "b"], [[0, 1], [1, 1], [0, 0]]),
+    ([[3], [1, 3], [1]], ["1", "3"], [[0, 1], [1, 1], [1, 0]]),
+    ([[0, 0, 1], [1, 1, 1], [0, 1, 0]], ["0", "1", "2"], [[0, 0, 1], [1, 1, 1], [0, 1, 0]]),
+], ids=["words", "ids", "zeros and ones"])
+def test_a_text_may_have_any_number_of_labels(tmp_path, labels, names, expected):
+    loaded = load(tmp_path, with_labels(labels))
+    assert label_kinds.problem_type(loaded) == "multi_label_classification" and label_kinds.label_names(loaded) == names
+    assert label_kinds.label_array(loaded["test"]["label"][:], len(names)).tolist() == expected
+
+
+def test_names_of_a_card_keep_their_order_also_in_lists(tmp_path):
+    feature = Features({"text": Value("string"), "label": List(ClassLabel(names=["z", "a"]))})
+    rows = {split: Dataset.from_dict({"text": ["x", "y"], "label": [[0], [1, 0]]}, features=feature) for split in SIZES}
+    DatasetDict(rows).save_to_disk(tmp_path / "data")
+    loaded = common.load_splits(str(tmp_path / "data"), None, {})
+    assert label_kinds.label_names(loaded) == ["z", "a"] and loaded["test"]["label"][:] == [[0], [1, 0]]
+
+
 def test_texts_that_are_numbers_are_read_as_texts(tmp_path):
-    columns = {"text": [404, 500], "label": ["a", "b"]}
-    assert common.load_splits(folder_of(tmp_path, train=columns, validation=columns, test=columns), {})["test"]["text"][:] == ["404", "500"]
+    assert load(tmp_path, [{"text": 404, "label": "a"}, {"text": 500, "label": "b"}])["test"]["text"][:] == ["404", "500"]
 
 
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"validation": {"text": ["x"], "label": ["c"]}}, "Invalid string class label c"),
-        ({split: {"sentence": ["x"], "label": ["a"]} for split in SIZES}, r"\['text'.*\] not in the dataset. Current columns .*'sentence'"),
-        ({"train": {"text": ["x", "  "], "label": ["a", "b"]}}, r"row 1 of split 'train' has the text '  ' and the label 'b': remove it"),
-        ({"test": {"text": ["x", None], "label": ["a", "b"]}}, r"row 1 of split 'test' has the text None"),
-        ({"train": {"text": ["x", "y"], "label": ["a", None]}}, r"row 1 of split 'train' has the text 'y' and the label None: remove it"),
-        ({"validation": None}, r"has no split \['validation'\], only .*train_test_split"),
-    ],
-)
-def test_what_would_train_on_garbage_is_an_error(tmp_path, wrong, message):
+def test_pairs_of_texts_are_one_sequence_of_two_segments(tmp_path):
+    rows = [{"premise": "ba be", "hypothesis": "bi", "label": i % 2} for i in range(4)]
+    loaded = load(tmp_path, rows, {"text": "premise", "text_pair": "hypothesis"})
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    encoded = common.tokenize(loaded["test"][:2], tokenizer, 16, 2)
+    assert encoded["input_ids"][0] == tokenizer("ba be", "bi")["input_ids"] != tokenizer("ba be bi")["input_ids"]
+    assert encoded["labels"] == [0, 1] and common.joined(loaded["test"])[0] == "ba be | bi"
+
+
+@pytest.mark.parametrize("row", [{"text": "\u200b\u200d ", "label": "a"}, {"text": None, "label": "a"}, {"text": "x", "label": None}],
+                         ids=["zero width", "no text", "no label"])
+def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path, capsys, row):
+    loaded = load(tmp_path, [*with_labels("abab"), row])
+    assert [len(loaded[split]) for split in SIZES] == [4, 4, 4]
+    assert "1 rows of 'train' have a blank text or no label" in capsys.readouterr().out
+
+
+def test_minus_one_is_no_class_where_the_classes_have_names(tmp_path):
+    feature = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
+    rows = Dataset.from_dict({"text": ["x", "y", "z"], "label": [0, -1, 1]}, features=feature)
+    DatasetDict(dict.fromkeys(SIZES, rows)).save_to_disk(tmp_path / "data")
+    assert common.load_splits(str(tmp_path / "data"), None, {})["train"]["text"][:] == ["x", "z"]
+
+
+@pytest.mark.parametrize("splits, message", [
+    ({"validation": with_labels("abc")}, r"split 'validation' has labels that 'train' has not: \['c'\]"),
+    ({"train": with_labels("aaaa"), "validation": with_labels("a"), "test": with_labels("a")}, "all rows of 'train' have the label"),
+    (dict.fromkeys(SIZES, with_labels([f"id {i}" for i in range(40)])), "nearly every row of 'train' has a label of its own"),
+])
+def test_what_would_train_on_garbage_is_an_error(tmp_path, splits, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **wrong), {})
+        load(tmp_path, with_labels("abab"), **splits)
 
 
-def test_tokenize_truncates_and_does_not_pad(hub):
-    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
-    encoded = common.tokenize({"text": ["ba", "ba be bi bo bu da de di"]}, tokenizer, max_length=6)
-    assert [len(ids) for ids in encoded["input_ids"]] == [3, 6]
+def test_tokenize_truncates_and_does_not_pad():
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+    encoded = common.tokenize({"text": ["ba", "ba be bi bo bu da de di"], "label": [0, 1]}, tokenizer, 6, 2)
+    assert len(encoded["input_ids"][1]) == 6 > len(encoded["input_ids"][0])
+
+
+def test_words_are_counted_in_scripts_with_and_without_spaces():
+    assert [common.count_words(text) for text in ("one two-three, four", "我们 去abc", "")] == [3, 4, 0]
+    assert re.findall(common.WORD, "I went to 东京 twice") == ["went", "to", "东", "京", "twice"]
+
+
+# ---------------------------------------------------------------------------------------------------- scores and losses
+
+RNG = np.random.default_rng(0)
+
+
+def test_scores_of_several_labels_are_those_of_scikit_learn():
+    true, guessed = (RNG.integers(0, 2, (50, 4)) for _ in range(2))
+    found = label_kinds.score("multi_label_classification", guessed, true)
+    by_label = []
+    for t, g in zip(true.T, guessed.T):
+        by_label.append(2 * (t & g).sum() / (t.sum() + g.sum()))
+    assert found["f1"] == pytest.approx(np.mean(by_label))
+    assert found["f1_micro"] == pytest.approx(2 * (true & guessed).sum() / (true.sum() + guessed.sum()))
+    assert found["accuracy"] == (true == guessed).all(axis=1).mean()
+
+
+def test_scores_of_numbers_are_correlations_and_the_squared_error():
+    true, guessed = RNG.normal(size=(2, 50))
+    found = label_kinds.score("regression", guessed, true)
+    ranks = [np.argsort(np.argsort(values)) for values in (guessed, true)]
+    assert found["pearson"] == pytest.approx(np.corrcoef(guessed, true)[0, 1])
+    assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert found["mse"] == pytest.approx(((guessed - true) ** 2).mean())
+    assert label_kinds.score("regression", np.full(50, 2.0), true)["pearson"] == 0.0
+
+
+LOGITS = torch.tensor(RNG.normal(size=(6, 3)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", PAIR)
+@pytest.mark.parametrize("problem, labels", [
+    ("single_label_classification", torch.tensor([0, 2, 1, 1, 0, 2])),
+    ("multi_label_classification", torch.tensor(RNG.integers(0, 2, (6, 3)), dtype=torch.float32)),
+    ("regression", torch.tensor(RNG.normal(size=6), dtype=torch.float32)),
+])
+def test_without_accumulation_the_loss_is_that_of_the_library(name, problem, labels):
+    logits = LOGITS[:, :1] if problem == "regression" else LOGITS
+    config = SimpleNamespace(problem_type=problem, num_labels=logits.shape[1])
+    wanted = ["row_losses", "decide", "compute_loss"] + ["is_real"] * (name == "accelerate_loop")
+    row_losses, decide, compute_loss, *_ = definitions("sequence_classification", name, *wanted, F=F, problem_type=problem)
+    expected = ForSequenceClassificationLoss(labels, logits, config).item()
+    assert row_losses(logits, labels).shape == (6,)
+    # Trainer counts the numbers in `labels`, of which there are several for each text that may have several labels
+    num_items = labels.numel() if name == "trainer_api" else 6
+    assert compute_loss(SimpleNamespace(logits=logits), labels, num_items).item() == pytest.approx(expected, rel=1e-6)
+    by_hand = {
+        "single_label_classification": logits.argmax(-1), "multi_label_classification": (logits.sigmoid() > 0.5).int(),
+        "regression": logits[:, 0]}[problem]
+    assert decide(logits).tolist() == by_hand.tolist()
+
+
+# ---------------------------------------------------------------------------------------------------- both notebooks
+
+
+def chat_like(path):
+    """A random GPT-2 without a token for padding."""
+    tokenizer = byte_level()
+    tokenizer.pad_token = None
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=64)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+WORDS = ["ba", "be", "bi", "bo", "bu", "da", "de", "di"]
+KINDS = {
+    "several labels": lambda i: {"label": [["x"], ["x", "y"], [], ["z"]][i % 4]},
+    "scores": lambda i: {"label": i % 5 / 2},
+    "pairs": lambda i: {"label": "yes" if i % 2 else "no", "text_pair": WORDS[i % 8]},
+    "a decoder": lambda i: {"label": ["text", "score", "None"][i % 3]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pair_agrees_on_every_kind_of_label(kind, hub, scripts, tmp_path):
+    rows = [{"text": " ".join(WORDS[(i + k) % 8] for k in range(i % 7 + 1)), **KINDS[kind](i)} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parameters = {"dataset_id": str(tmp_path / "rows.jsonl"), "num_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 2,
+                  "max_length": 1000, "checkpoint": "distilbert/distilbert-base-uncased"}
+    if kind == "a decoder":
+        chat_like(tmp_path / "gpt2")
+        parameters["checkpoint"] = str(tmp_path / "gpt2")
+    target = tmp_path / "run"
+    statuses = scripts.run(*(
+        job(target, export("sequence_classification", name, target, parameters), log=f"{name}.log") for name in PAIR))
+    assert statuses == [0, 0], "\n\n".join((target / f"{name}.log").read_text()[-3000:] for name in PAIR)
+    trainer, loop = (json.loads((target / f"{name}.json").read_text()) for name in PAIR)
+    assert len(trainer["losses"]) == 10 and largest_difference(trainer["losses"], loop["losses"]) == 0.0
+    assert trainer["metrics"] == loop["metrics"]

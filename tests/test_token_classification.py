@@ -5,9 +5,12 @@ import json
 import re
 from collections import defaultdict
 from functools import cache
+from types import SimpleNamespace
 
 import evaluate
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import stand_ins
 import torch
@@ -190,63 +193,129 @@ def row(tokens, tags):
     return {"tokens": [tokens], "ner_tags": [tags]}
 
 
+def load(path, columns=None):
+    """The splits, and the names of the tags."""
+    loaded = common.load_splits(str(path), None, columns or {})
+    return loaded, loaded["train"].features["ner_tags"].feature.names
+
+
 def test_tags_may_be_words(tmp_path):
-    loaded = common.load_splits(folder_of(tmp_path), {})
-    assert loaded["test"].features["ner_tags"].feature.names == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    loaded, names = load(folder_of(tmp_path))
+    assert names == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     assert loaded["test"]["ner_tags"][:] == [[3, 0, 1], [0, 0]]
 
 
 def test_tags_may_be_named_in_the_card(tmp_path):
     numbers = {split: row(["Ana", "B.", "left"], [1, 2, 0]) for split in SIZES}
-    loaded = common.load_splits(folder_of(tmp_path, card=CARD, **numbers), {})
-    assert loaded["train"].features["ner_tags"].feature.names == ["O", "B-PER", "I-PER"]
+    assert load(folder_of(tmp_path, card=CARD, **numbers))[1] == ["O", "B-PER", "I-PER"]
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
         ({"test": row(["a", "b"], ["O"])}, r"row 0 of split 'test' has 2 words and 1 tags: give every word one tag"),
-        ({"train": row(["Ana", "Oslo"], ["PER", "LOC"])}, r"the tags \['LOC', 'PER'\] are not IOB2"),
-        ({"train": row(["Ana", "left"], ["I-PER", "O"])}, r"the tags \['I-PER'\] are not IOB2"),
-        ({"train": row(["a", "Ana", "Oslo", "Bo"], ["O", "I-PER", "B-LOC", "B-PER"])},
-         r"row 0 of split 'train' has I-PER after O: in IOB2, B- begins an entity; convert"),
-        ({"validation": row(["Ana", "Oslo"], ["B-PER", "I-LOC"])}, r"row 0 of split 'validation' has I-LOC after B-PER"),
-        ({"test": {"tokens": [["a"], []], "ner_tags": [["O"], []]}}, r"row 1 of split 'test' has the words \[\]: remove the row"),
-        ({"test": row(["a", " "], ["O", "O"])}, r"row 0 of split 'test' has the words \['a', ' '\]: remove .*empty words"),
-        ({"test": row(["a", None], ["O", "O"])}, r"has the words \['a', None\]"),
-        ({split: {"tokens": ["abc"], "ner_tags": [["O"] * 3]} for split in SIZES}, r"has the words 'abc'"),
-        ({split: {"tokens": ["a b"], "ner_tags": ["O O"]} for split in SIZES}, r"are not IOB2: give each row a list of"),
-        ({split: row(["a"], [0]) for split in SIZES}, r"the tags \['0'\] are not IOB2"),
-        ({"validation": None}, r"has no split \['validation'\], only .*train_test_split"),
+        ({"test": row(["a", "b"], ["O", None])}, r"row 0 of split 'test' has a word without a tag: \[\('a', 'O'\), \('b', None\)\]"),
+        ({split: row(["a", "b"], [3, -100]) for split in SIZES}, r"row 0 of split 'train' has a word without a tag"),
+        ({split: {"tokens": ["abc"], "ner_tags": [["O"] * 3]} for split in SIZES}, r"has the words 'abc' .* lists are needed"),
+        ({split: {"tokens": ["a b"], "ner_tags": ["O O"]} for split in SIZES}, r"the tags 'O O', and lists are needed"),
+        ({split: row(["a", "b"], ["O", "O"]) for split in SIZES}, r"all words have the same tag, \['O'\]"),
     ],
 )
 def test_data_that_would_train_on_garbage_are_refused(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        common.load_splits(folder_of(tmp_path / "data", **wrong), {})
+        load(folder_of(tmp_path / "data", **wrong))
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"test": row(["Oslo"], ["B-GPE"])}, "Invalid string class label B-GPE"),
         ({split: row(["Ana"], [7]) for split in SIZES} | {"card": CARD}, "label 7|greater than configured num_classes"),
-        ({split: row(["Ana"], [-1]) for split in SIZES} | {"card": CARD}, "Invalid integer class label -1"),
-        ({split: {"words": [["a"]], "ner_tags": [["O"]]} for split in SIZES}, r"'tokens'.* not in the dataset.*'words'"),
+        ({split: {"words": [["a"]], "ner_tags": [["O"]]} for split in SIZES}, r"'tokens'.*'words'"),
     ],
 )
-def test_the_library_refuses_the_rest_and_names_the_problem(tmp_path, wrong, message):
+def test_the_library_or_the_loader_refuses_the_rest_and_names_the_problem(tmp_path, wrong, message):
     with pytest.raises(Exception, match=message) as error:
-        common.load_splits(folder_of(tmp_path / "data", **wrong), {})
+        load(folder_of(tmp_path / "data", **wrong))
     assert isinstance(error.value, (ValueError, DatasetGenerationError))
 
 
-def test_tags_of_a_card_that_are_no_scheme_are_refused(tmp_path):
-    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "PER"]))})
-    rows = Dataset.from_dict(row(["Ana"], [0]), features=features)
+def test_a_type_that_train_lacks_is_a_type_all_the_same(tmp_path):
+    loaded, names = load(folder_of(tmp_path, test=row(["Oslo", "x"], ["B-GPE", "O"])))
+    assert names == ["O", "B-GPE", "I-GPE", "B-LOC", "I-LOC", "B-PER", "I-PER"] and loaded["test"]["ner_tags"][:] == [[1, 0]]
+
+
+def test_splits_may_number_their_tags_differently(tmp_path):
+    """Parquet files of their own each have the names of their own tags, and the same number means another one."""
+    for split, names in {"train": ["O", "B-LOC", "B-PER"], "validation": ["O", "B-PER"], "test": ["B-PER", "O"]}.items():
+        features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
+        Dataset.from_dict(row(["Ana", "x"], ["B-PER", "O"]), features=features).to_parquet(tmp_path / f"{split}.parquet")
+    loaded, names = load(tmp_path)
+    assert all([names[tag] for tag in rows["ner_tags"][0]] == ["B-PER", "O"] for rows in loaded.values())
+
+
+def test_lists_as_polars_writes_them(tmp_path):
+    strings = pa.large_list(pa.large_string())
+    table = pa.table({name: pa.array(rows, strings) for name, rows in GOOD.items()})
     for split in SIZES:
-        rows.to_parquet(tmp_path / f"{split}.parquet")
-    with pytest.raises(ValueError, match=r"\['PER'\] are not IOB2"):
-        common.load_splits(str(tmp_path), {})
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    loaded, names = load(tmp_path)
+    assert loaded["train"].features["tokens"] == List(Value("string")) and loaded["train"]["ner_tags"][:] == [[3, 0, 1], [0, 0]]
+
+
+# ---------------------------------------------------------------------------------------------------- tags
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("O I-PER I-PER O B-PER I-PER", "O B-PER I-PER O B-PER I-PER"),  # IOB1
+        ("I-PER B-PER I-PER I-LOC O O", "B-PER B-PER I-PER B-LOC O O"),  # IOB1: B- only where two of a type are neighbours
+        ("B-PER E-PER S-LOC O B-X I-X E-X S-X", "B-PER I-PER B-LOC O B-X I-X I-X B-X"),  # BIOES
+        ("B-PER L-PER U-LOC O B-X I-X L-X U-X", "B-PER I-PER B-LOC O B-X I-X I-X B-X"),  # BILOU
+        ("B-PER M-PER E-PER W-LOC O", "B-PER I-PER I-PER B-LOC O"),  # BMEWO
+        ("B I O B B", "B-entity I-entity O B-entity B-entity"),
+        ("B_PER I_PER O", "B-PER I-PER O"),
+        ("B-A-b I-A-b O I-A-c", "B-A-b I-A-b O B-A-c"),
+        ("O B-PER I-PER B-PER I-LOC", "O B-PER I-PER B-PER B-LOC"),
+    ],
+)
+def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, capsys, given, expected):
+    given, expected = given.split(), expected.split()
+    loaded, names = load(folder_of(tmp_path, **{split: row(["w"] * len(given), given) for split in SIZES}))
+    assert [names[tag] for tag in loaded["test"]["ner_tags"][0]] == expected and common.is_iob2(names)
+    changed = 3 * sum(one != two for one, two in zip(given, expected))
+    assert (f"{changed} tags are converted to IOB2" in capsys.readouterr().out) == (changed > 0)
+
+
+def test_named_tags_in_another_scheme_are_read_too(tmp_path):
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "S-PER", "B-LOC", "E-LOC"]))})
+    for split in SIZES:
+        Dataset.from_dict(row(["Ana", "New", "York", "x"], [1, 2, 3, 0]), features=features).to_parquet(tmp_path / f"{split}.parquet")
+    loaded, names = load(tmp_path)
+    assert names == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"] and loaded["train"]["ner_tags"][:] == [[1, 3, 4, 0]]
+
+
+@pytest.mark.parametrize(
+    "given, names, said",
+    [
+        (["NOUN", "VERB", "X"], ["NOUN", "VERB", "X"], "scored by itself: NOUN, VERB, X"),
+        (["PER", "O", "O"], ["O", "PER"], "scored by itself: O, PER"),
+        ([10, 2, 0], ["0", "2", "10"], "If these numbers mean spans, name them"),
+        (["B-PER", "PER", "O"], ["O", "B-PER", "PER"], r"these have none: ['PER']"),
+        (["B", "E", "S"], ["B", "E", "S"], "scored by itself: B, E, S"),
+    ],
+)
+def test_other_tags_are_plain_and_that_is_said(tmp_path, capsys, given, names, said):
+    loaded, found = load(folder_of(tmp_path, **{split: row(["a", "b", "c"], given) for split in SIZES}))
+    assert found == names and not common.is_iob2(found) and said in capsys.readouterr().out
+    assert [found[tag] for tag in loaded["train"]["ner_tags"][0]] == list(map(str, given))
+
+
+def test_words_without_a_sign_stay_and_rows_of_such_words_go(tmp_path, capsys):
+    blank = {"tokens": [["a", "", "b", None], ["\u200b", " "], []], "ner_tags": [["B-X", "I-X", "O", "O"], ["O", "O"], []]}
+    loaded, _ = load(folder_of(tmp_path, train=blank))
+    assert loaded["train"]["tokens"][:] == [["a", "", "b", ""]]
+    assert "2 rows of 'train' have no word that can be seen" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------- alignment
@@ -257,7 +326,11 @@ KINDS = {"WordPiece": stand_ins.word_piece, "byte-level BPE": stand_ins.byte_lev
 
 def as_in_the_notebook(checkpoint):
     """The tokenizer that the cell of the notebook makes."""
-    given = {"AutoTokenizer": AutoTokenizer, "checkpoint": str(checkpoint), "first_words": ["ba"]}
+    config = SimpleNamespace(from_pretrained=lambda _: SimpleNamespace(model_type="any", max_position_embeddings=512))
+    given = {
+        "AutoTokenizer": AutoTokenizer, "AutoConfig": config, "checkpoint": str(checkpoint), "first_words": ["ba"], "common": common,
+        "max_length": 128,
+    }
     return cell_that_makes("token_classification", PAIR[0], "tokenizer", **given)["tokenizer"]
 
 
@@ -280,30 +353,51 @@ WORD = st.one_of(
 SENTENCES = st.lists(st.lists(st.tuples(WORD, st.integers(0, len(NAMES) - 1)), min_size=1, max_size=20), min_size=1, max_size=4)
 
 
+def tokenized(tokens, tags, tokenizer, max_length):
+    return common.tokenize_and_align({"tokens": tokens, "ner_tags": tags}, list(range(len(tokens))), tokenizer, max_length)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "all-MiniLM-L6-v2"])
 @given(sentences=SENTENCES, max_length=st.integers(3, 40))
 @settings(max_examples=60, deadline=None)
 def test_what_is_aligned_reads_back(hub, saved, kind, sentences, max_length):
-    """Whatever the words, the tags and the truncation: what is read back is the tags of the words that have a label."""
+    """Whatever the words, the tags and the windows: what is read back is the tag of every word that has a token, once and in order."""
     tokenizer = tokenizer_of(kind, saved)
     tokens, tags = [[w for w, _ in s] for s in sentences], [[t for _, t in s] for s in sentences]
-    encoded = common.tokenize_and_align({"tokens": tokens, "ner_tags": tags}, tokenizer, max_length)
-    kept = encoded["labelled_words"]
+    encoded = tokenized(tokens, tags, tokenizer, max_length)
     assert all(len(ids) == len(labels) <= max_length for ids, labels in zip(encoded["input_ids"], encoded["labels"]))
-    found = common.read_tags(encoded["labels"], encoded["labels"], NAMES)
+    found = common.join_windows(common.read_tags(encoded["labels"], encoded["labels"], NAMES), encoded["sentence"])
+    kept = [[] for _ in tokens]
+    for sentence, words in zip(encoded["sentence"], encoded["labelled_words"]):
+        kept[sentence] += words
     assert found == [[NAMES[row[i]] for i in words] for row, words in zip(tags, kept)]
-    # nothing is lost but by truncation, or because the tokenizer leaves nothing of a word
-    everything = common.tokenize_and_align({"tokens": tokens, "ner_tags": tags}, tokenizer, 10_000)["labelled_words"]
-    for row, words, all_words, ids in zip(tokens, kept, everything, encoded["input_ids"]):
-        assert words == all_words[: len(words)]
-        assert len(words) == len(all_words) or len(ids) == max_length
-        gone = [row[i] for i in set(range(len(row))) - set(all_words)]
+    for row, words in zip(tokens, kept):
+        assert words == sorted(set(words))
+        gone = [row[i] for i in set(range(len(row))) - set(words)]
         assert all(not tokenizer.tokenize(word) for word in gone), gone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_in_windows_are_on_first_pieces(hub, saved, kind):
+    """A window may begin within a word, whose label is then in the window before it."""
+    tokenizer, words = tokenizer_of(kind, saved), ["ban", "bero", "bi"] * 9
+    encoded = tokenized([words], [[1, 2, 0] * 9], tokenizer, 9)
+    assert len(encoded["input_ids"]) > 3
+    starts = {tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"][0] for word in words}
+    for ids, labels in zip(encoded["input_ids"], encoded["labels"]):
+        assert all(piece in starts for piece, label in zip(ids, labels) if label != -100)
+
+
+def test_a_word_of_two_windows_belongs_where_its_context_is_wider():
+    # eight tokens, of which the last four come again; the text goes on behind the second window
+    windows = [[None, 0, 1, 2, 3, 4, 4, 5, 6, None], [None, 4, 4, 5, 6, 7, 8, 9, 10, None], [None, 8, 9, 10, 11, None]]
+    assert common.share_words(windows) == [{0, 1, 2, 3, 4}, {5, 6, 7, 8, 9}, {10, 11}]
+    assert common.share_words([[None, 0, None, 1]]) == [{0, 1}] and common.share_words([[None, None]]) == [set()]
 
 
 def test_a_word_has_one_label_on_its_first_piece(hub, saved):
     tokenizer = tokenizer_of("WordPiece", saved)
-    encoded = common.tokenize_and_align({"tokens": [["ban", "bero", "bi"]], "ner_tags": [[1, 2, 0]]}, tokenizer, 32)
+    encoded = tokenized([["ban", "bero", "bi"]], [[1, 2, 0]], tokenizer, 32)
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"][0]) == ["[CLS]", "ba", "##n", "be", "##ro", "bi", "[SEP]"]
     assert encoded["labels"] == [[-100, 1, -100, 2, -100, 0, -100]]
 
@@ -327,19 +421,20 @@ def test_two_neighbours_of_the_same_word_stay_two(hub):
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_words_beyond_max_length_are_counted_as_o(hub, saved, name):
-    """By the cell of the notebook: of four words, the tokenizer leaves nothing of the second, and the last is truncated."""
-    tokenizer = tokenizer_of("WordPiece", saved)
-    batch = {"tokens": [["ban", "\u200b", "bi", "bero"]], "ner_tags": [[1, 0, 3, 5]]}
-    encoded = common.tokenize_and_align(batch, tokenizer, 5)
-    assert encoded["labelled_words"] == [[0, 2]]
-    labels = torch.tensor(encoded["labels"])
+def test_windows_become_sentences_and_words_without_a_token_the_default_tag(hub, saved, name):
+    """By the cell of the notebook: of five words, the tokenizer leaves nothing of the second, and a window has two tokens."""
+    encoded = tokenized([["bi"], ["ban", "\u200b", "bi", "bero", "bi"]], [[7], [1, 0, 3, 5, 0]], tokenizer_of("WordPiece", saved), 4)
+    assert encoded["sentence"][0] == 0 and encoded["sentence"].count(1) > 2 and sum(encoded["labelled_words"], []) == [0, 0, 2, 3, 4]
+    labels = [torch.tensor(row) for row in encoded["labels"]]
+    labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
     given = {
         "common": common, "pd": pd, "label_names": NAMES, "labelled_words": {"test": encoded["labelled_words"]}, "test_labels": labels,
-        "test_references": [["B-PER", "O", "B-ORG", "B-LOC"]], "test_logits": F.one_hot(labels.clamp(min=0), len(NAMES)),
-        "score": lambda predictions, references: {"f1": 0.0}, "baseline_scores": {},
+        "test_references": [["B-MISC"], ["B-PER", "O", "B-ORG", "B-LOC", "O"]], "default_tag": "I-MISC", "history": [{"f1": 1.0}],
+        "sentence_ids": {"test": encoded["sentence"]}, "test_logits": F.one_hot(labels.clamp(min=0), len(NAMES)),
+        "score": lambda predictions, references: {"f1": 1.0}, "baseline_scores": {"most frequent tag of the word": {"f1": 0.0}},
     }
-    assert cell_that_makes("token_classification", name, "test_predictions", **given)["test_predictions"] == [["B-PER", "O", "B-ORG", "O"]]
+    found = cell_that_makes("token_classification", name, "test_predictions", **given)["test_predictions"]
+    assert found == [["B-MISC"], ["B-PER", "I-MISC", "B-ORG", "B-LOC", "O"]]
 
 
 # ---------------------------------------------------------------------------------------------------- scores and spans
@@ -348,19 +443,37 @@ def test_words_beyond_max_length_are_counted_as_o(hub, saved, name):
 @pytest.mark.parametrize("name", PAIR)
 def test_precision_and_recall_are_not_swapped(hub, name):
     """Three entities predicted, two true, one of them found: the score function of the notebook, run by itself."""
-    score = definitions("token_classification", name, "score", seqeval_metric=evaluate.load("seqeval"), entity_types=["PER", "LOC"])
+    given = {"seqeval_metric": evaluate.load("seqeval"), "entity_types": ["PER", "LOC"], "has_spans": True, "common": common}
+    _, score = definitions("token_classification", name, "compute_scores", "score", **given)
     references = [["B-PER", "I-PER", "O", "B-LOC"]]
     predictions = [["B-PER", "I-PER", "B-PER", "B-PER"]]
     scores = score(predictions, references)
-    assert scores == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "f1_PER": 1 / 2, "f1_LOC": 0.0})
+    assert scores == pytest.approx({"precision": 1 / 3, "recall": 1 / 2, "f1": 2 / 5, "accuracy": 1 / 2, "f1_PER": 1 / 2, "f1_LOC": 0.0})
     # strict: an I- that goes on with nothing is no entity, and a type that never occurs scores 0
     assert score([["I-PER", "O"]], [["B-PER", "O"]])["recall"] == 0.0
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_plain_tags_are_scored_by_word(name):
+    given = {"entity_types": ["DET", "NOUN", "VERB"], "has_spans": False, "common": common}
+    compute_scores, score = definitions("token_classification", name, "compute_scores", "score", **given)
+    references, predictions = [["DET", "NOUN", "VERB"], ["NOUN"]], [["DET", "NOUN", "NOUN"], ["DET"]]
+    # DET: 1 of 2 predicted, 1 of 1 true; NOUN: 1 of 2, 1 of 2; VERB: none
+    assert score(predictions, references) == pytest.approx({
+        "precision": (1 / 2 + 1 / 2) / 3, "recall": (1 + 1 / 2) / 3, "f1": (2 / 3 + 1 / 2) / 3, "accuracy": 1 / 2})
+    assert compute_scores(predictions, references)["NOUN"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "number": 2})
 
 
 def test_spans_are_strict():
     assert common.spans(["B-PER", "I-PER", "B-PER", "O", "B-LOC"]) == [("PER", 0, 2), ("PER", 2, 3), ("LOC", 4, 5)]
     assert common.spans(["O", "I-PER", "B-LOC", "I-PER"]) == [("LOC", 2, 3)]
     assert common.spans(["O"]) == []
+
+
+def test_a_word_with_a_plain_tag_is_a_span_by_itself():
+    assert common.spans(["NOUN", "NOUN", "O", "B-PER", "I-PER", "PER"]) == [
+        ("NOUN", 0, 1), ("NOUN", 1, 2), ("PER", 3, 5), ("PER", 5, 6)]
+    assert common.types_of(["O", "B-PER", "I-PER", "NOUN"]) == ["PER", "NOUN"]
 
 
 KINDS_OF_MISTAKES = [
@@ -379,7 +492,7 @@ def test_kinds_of_mistakes(name):
     """The cell of the notebook, on sentences of three words."""
     references, predictions, expected = zip(*KINDS_OF_MISTAKES)
     given = {
-        "common": common, "pd": pd, "dataset": {"test": [{"tokens": ["a", "b", "c"]}] * len(expected)},
+        "common": common, "pd": pd, "dataset": {"test": {"tokens": [["a", "b", "c"]] * len(expected)}},
         "test_references": [tags.split() for tags in references], "test_predictions": [tags.split() for tags in predictions],
     }
     found = cell_that_makes("token_classification", name, "mistakes", **given)["mistakes"]
@@ -392,3 +505,9 @@ def test_highlighted_text_is_escaped_and_whole():
     assert "<b>Ana" not in html and "<u>" not in html and "&lt;b&gt;Ana&lt;/b&gt; &amp; Co" in html
     assert html.count("<mark") == html.count("</mark>") == 1 and common.COLOURS[1] in html
     assert "</mark> left</td>" in html
+
+
+def test_long_texts_are_cut_where_they_are_shown():
+    long = [{"tokens": ["word"] * 5000, "true": ["NOUN"] * 5000}, {"tokens": ["x" * 9000], "true": ["O"]}]
+    html = common.show_entities(long, ["NOUN"]).data
+    assert html.count("word") == html.count("<mark") == 60 and html.count("…") == 1 and html.count("x") < 400

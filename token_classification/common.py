@@ -1,60 +1,64 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
 import json
+import re
+from collections import Counter
 from html import escape
+from itertools import groupby
+from math import inf
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-from datasets import ClassLabel, DatasetDict, List, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from IPython.display import HTML
 from seqeval.scheme import IOB2, Entities
-from transformers import PreTrainedTokenizerBase
+from sklearn.metrics import precision_recall_fscore_support
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+import formats
+import loading
 
 COLOURS = ("#a6cee3", "#fdbf6f", "#b2df8a", "#cab2d6", "#fb9a99", "#ffff99", "#d9d9d9")
 
 
-def load_splits(dataset_id: str, columns: dict[str, str]) -> DatasetDict:
-    """Load the splits `train`, `validation` and `test` of a local folder or of a dataset on the Hub.
+def load_splits(dataset_id: str, dataset_config: str | None, columns: dict[str, str]) -> DatasetDict:
+    """Load the splits `train`, `validation` and `test` of a file, a folder or a dataset on the Hub, in any format of formats.py.
 
     Args:
         columns: {name here: name in the data}, e.g. {"tokens": "words"}; empty if the columns are `tokens` and `ner_tags`.
 
     Returns:
-        Each split with a column `tokens` (a list of words) and a column `ner_tags` (as many ClassLabels, in IOB2). Tags
-        that are words become ClassLabels: O, then B- and I- of each type in `train`, in alphabetical order.
+        Each split with a column `tokens` (a list of words) and a column `ner_tags` (as many ClassLabels). Tags of spans, in
+        whatever scheme, come in IOB2: O, then B- and I- of each type. Other tags keep their names.
 
     Raises:
-        ValueError: a split is missing, the tags are not IOB2, or a row has no words, an empty word, or not as many tags
-            as words.
+        ValueError: words or tags are no lists, or not as many, or a tag is missing; or all words have the same tag.
     """
-    dataset = load_dataset(dataset_id)
-    if missing := {"train", "validation", "test"} - set(dataset):
-        raise ValueError(f"{dataset_id} has no split {sorted(missing)}, only {list(dataset)}: add it, e.g. with train_test_split")
-    own = {columns.get(name, name): name for name in ("tokens", "ner_tags")}
-    dataset = DatasetDict({split: dataset[split].select_columns(list(own)) for split in ("train", "validation", "test")})
-    dataset = dataset.rename_columns(own)
+    own = {name: columns.get(name, name) for name in ("tokens", "ner_tags")}
+    dataset = loading.load_splits(dataset_id, dataset_config, own, readers=formats.readers(columns))
     feature = getattr(dataset["train"].features["ner_tags"], "feature", None)
-    is_named = isinstance(feature, ClassLabel)
-    names = feature.names if is_named else sorted({str(tag) for tags in dataset["train"]["ner_tags"] for tag in tags})
-    types = sorted({name[2:] for name in names if name.startswith("B-")})
-    iob2 = ["O"] + [f"{prefix}-{kind}" for kind in types for prefix in "BI"]
-    if unknown := sorted(set(names) - set(iob2)):
-        raise ValueError(f"the tags {unknown} are not IOB2: give each row a list of O, B-TYPE (first word of an entity) and I-TYPE")
-    if not is_named:
-        dataset = dataset.cast_column("ner_tags", List(ClassLabel(names=iob2)))
-    for split, rows in dataset.items():
-        int2str = rows.features["ner_tags"].feature.int2str
-        for i, (tokens, ids) in enumerate(zip(rows["tokens"], rows["ner_tags"])):
-            where, tags = f"row {i} of split '{split}'", int2str(ids)
-            if not isinstance(tokens, list) or not tokens or not all((token or "").strip() for token in tokens):
-                raise ValueError(f"{where} has the words {tokens!r}: remove the row, or its empty words along with their tags")
-            if len(tokens) != len(tags):
-                raise ValueError(f"{where} has {len(tokens)} words and {len(tags)} tags: give every word one tag, O outside of entities")
-            for previous, tag in zip(["O", *tags], tags):
-                if tag.startswith("I-") and previous[2:] != tag[2:]:
-                    raise ValueError(f"{where} has {tag} after {previous}: in IOB2, B- begins an entity; convert IOB1 or IO tags")
+    names = feature.names if isinstance(feature, ClassLabel) else []
+    splits = {split: formats.words_and_tags(rows, split) for split, rows in dataset.items()}
+    used = Counter(tag for rows in splits.values() for tags in rows["ner_tags"] for tag in tags)
+    if len(used) < 2:
+        raise ValueError(f"all words have the same tag, {list(used)}: name the column that you mean, e.g. columns = {{'ner_tags': 'xpos'}}")
+    names = formats.in_iob2(splits, [*names, *sorted(used.keys() - set(names), key=formats.by_type)])
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
+    dataset = DatasetDict({split: Dataset.from_dict(rows, features=features) for split, rows in splits.items()})
+    loading.count_known(dataset, "tokens")
     return dataset
+
+
+def is_iob2(label_names: list[str]) -> bool:
+    """Whether tags are those of spans; otherwise they are plain, like parts of speech, and every word counts by itself."""
+    return "O" in label_names and all(name == "O" or name[:2] in ("B-", "I-") for name in label_names)
+
+
+def types_of(label_names: list[str]) -> list[str]:
+    """The types of entities, in the order of the tags; of plain tags, all but O."""
+    return list(dict.fromkeys(name[2:] if name[:2] in ("B-", "I-") else name for name in label_names if name != "O"))
 
 
 def align(tags: list[int], word_ids: list[int | None]) -> list[int]:
@@ -75,21 +79,49 @@ def align(tags: list[int], word_ids: list[int | None]) -> list[int]:
     return labels
 
 
-def tokenize_and_align(batch: dict, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict:
-    """Token ids and labels of a batch of sentences, truncated to `max_length` tokens and not padded.
+def share_words(windows: list[list[int | None]]) -> list[set[int]]:
+    """Which words each window of a sentence labels: every word is labelled once, where it has most context on both sides.
 
     Args:
-        batch: columns `tokens` and `ner_tags` with n lists each, as `Dataset.map(batched=True)` passes them.
+        windows: for each window the `word_ids()` of its subword tokens.
+    """
+    best = {}  # for each word: how many tokens away the nearer end of the window is, and which window that is
+    for i, word_ids in enumerate(windows):
+        inside = [word for word in word_ids if word is not None]
+        for position, word in enumerate(inside):
+            left = position if i > 0 else inf  # the sentence itself begins here
+            right = len(inside) - 1 - position if i < len(windows) - 1 else inf
+            if (position == 0 or inside[position - 1] != word) and min(left, right) > best.get(word, (-1,))[0]:
+                best[word] = (min(left, right), i)
+    return [{word for word, (_, window) in best.items() if window == i} for i in range(len(windows))]
+
+
+def tokenize_and_align(batch: dict, indices: list[int], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict:
+    """Token ids and labels of a batch of sentences, not padded. A sentence of more than `max_length` tokens becomes several windows.
+
+    Each window shares a quarter of its length with the one before it.
+
+    Args:
+        batch: columns `tokens` and `ner_tags` with n lists each, as `Dataset.map(batched=True, with_indices=True)` passes them.
+        indices: of the n sentences.
         max_length: in subword tokens, special tokens included.
 
     Returns:
-        `input_ids`, `attention_mask` (and `token_type_ids` if the tokenizer makes them), `labels`, and `labelled_words`,
-        the indices of the words that have a label: n lists of integers each.
+        For each of n or more windows: `input_ids`, `attention_mask` (and `token_type_ids` if the tokenizer makes them),
+        `labels`, `labelled_words`, the indices of the words that have a label, and `sentence`, the index of the sentence.
     """
-    encoding = tokenizer(batch["tokens"], is_split_into_words=True, truncation=True, max_length=max_length)
-    word_ids = [encoding.word_ids(i) for i in range(len(batch["tokens"]))]
-    encoding["labels"] = [align(*row) for row in zip(batch["ner_tags"], word_ids)]
-    encoding["labelled_words"] = [sorted(set(words) - {None}) for words in word_ids]
+    encoding = tokenizer(
+        batch["tokens"], is_split_into_words=True, truncation=True, max_length=max_length, stride=max_length // 4,
+        return_overflowing_tokens=True)
+    sentences = encoding.pop("overflow_to_sample_mapping")
+    encoding["sentence"] = [indices[i] for i in sentences]
+    encoding["labels"], encoding["labelled_words"] = [], []
+    for i, group in groupby(range(len(sentences)), key=sentences.__getitem__):
+        tags, windows = batch["ner_tags"][i], [encoding.word_ids(window) for window in group]
+        for word_ids, words in zip(windows, share_words(windows)):
+            labels = align([tag if word in words else -100 for word, tag in enumerate(tags)], word_ids)
+            encoding["labels"].append(labels)
+            encoding["labelled_words"].append(sorted(words))
     return encoding
 
 
@@ -103,58 +135,93 @@ def read_tags(ids: list[list[int]], labels: list[list[int]], label_names: list[s
     return [[label_names[i] for i, label in zip(*row, strict=True) if label != -100] for row in zip(ids, labels, strict=True)]
 
 
+def join_windows(tags: list[list[str]], sentence_ids: list[int]) -> list[list[str]]:
+    """The tags of n windows, as `read_tags` gives them, joined into those of whole sentences."""
+    sentences = {}
+    for window, sentence in zip(tags, sentence_ids, strict=True):
+        sentences.setdefault(sentence, []).extend(window)
+    return list(sentences.values())
+
+
+def score_words(predictions: list[list[str]], references: list[list[str]]) -> dict:
+    """For plain tags, what seqeval gives for spans: {tag: its `precision`, `recall`, `f1` and `number`}, and overall scores.
+
+    `overall_accuracy` is the share of the words with the right tag; the other overall scores are means over the tags (macro).
+    """
+    true, predicted = np.concatenate(references), np.concatenate(predictions)
+    names = sorted({*true, *predicted})
+    scores = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
+    by_tag = pd.DataFrame(scores, index=["precision", "recall", "f1", "number"], columns=names)
+    overall = by_tag.drop(index="number").mean(axis=1).add_prefix("overall_")
+    return {**by_tag.to_dict(), **overall, "overall_accuracy": np.mean(true == predicted)}
+
+
 def spans(tags: list[str]) -> list[tuple[str, int, int]]:
     """The entities in the IOB2 tags of a sentence: (type, first word, word after the last), in order.
 
-    This is as strict as the score: an I- that continues nothing of its type belongs to no entity.
+    This is as strict as the score: an I- that continues nothing of its type belongs to no entity. A word with a plain tag
+    is a span by itself.
     """
-    (entities,) = Entities([tags], scheme=IOB2).entities
-    return [(entity.tag, entity.start, entity.end) for entity in entities]
+    is_plain = [tag != "O" and tag[:2] not in ("B-", "I-") for tag in tags]
+    (entities,) = Entities([["O" if plain else tag for tag, plain in zip(tags, is_plain)]], scheme=IOB2).entities
+    found = [(entity.tag, entity.start, entity.end) for entity in entities]
+    found += [(tag, i, i + 1) for i, tag in enumerate(tags) if is_plain[i]]
+    return sorted(found, key=lambda span: span[1])
 
 
 def show_entities(rows: list[dict], types: list[str]) -> HTML:
-    """A table of sentences with their entities highlighted, in one column for each set of tags.
+    """A table of sentences with their entities highlighted, in one column for each set of tags; cut after about 300 characters.
 
     Args:
-        rows: dicts with the words in `tokens`, and under every other key a list of IOB2 tags, or a value to show as it is.
+        rows: dicts with the words in `tokens`, and under every other key a list of tags, or a value to show as it is.
         types: all entity types; their order determines the colours.
     """
     table = []
     for row in rows:
+        ends = np.cumsum([len(token) + 1 for token in row["tokens"]])
+        shown = max(int((ends <= 300).sum()), 1)
         cells = {}
         for key, tags in row.items():
             if not isinstance(tags, list):
                 cells[key] = escape(str(tags))
             elif key != "tokens":
-                words = [escape(token) for token in row["tokens"]]
-                for kind, start, end in spans(tags):
+                words = [escape(token[:300]) for token in row["tokens"][:shown]]
+                for kind, start, end in spans(tags[:shown]):
                     colour = COLOURS[types.index(kind) % len(COLOURS)]
                     words[start] = f'<mark style="background: {colour}; color: black">{words[start]}'
                     words[end - 1] += f" <small><b>{escape(kind)}</b></small></mark>"
-                cells[key] = " ".join(words)
+                cells[key] = " ".join(words) + " …" * (shown < len(tags))
         table.append(cells)
     html = pd.DataFrame(table).to_html(index=False, border=0, escape=False)
     return HTML(html.replace("<td>", '<td style="text-align: left">').replace("<th>", '<th style="text-align: left">'))
 
 
-def start_run(output_dir: str | Path, resume: bool) -> tuple[Path, Path | None]:
+def start_run(output_dir: str | Path, resume: bool, parameters: dict) -> tuple[Path, Path | None]:
     """The folder of this run, and the checkpoint to continue from.
+
+    Args:
+        parameters: what determines the training, e.g. {"num_epochs": 3, "seed": 42}. It is kept in parameters.json.
 
     Returns:
         A new folder `output_dir`/run-001, run-002, ... and None; or, with `resume`, the newest such folder and its
         newest complete checkpoint.
 
     Raises:
-        ValueError: there is nothing to resume.
+        ValueError: there is nothing to resume, or the run to resume has other parameters.
     """
     numbers = [int(path.name[4:]) for path in Path(output_dir).glob("run-*") if path.name[4:].isdigit()]
     run_dir = Path(output_dir) / f"run-{max(numbers, default=0) + (not resume):03d}"
     if not resume:
         run_dir.mkdir(parents=True)
+        (run_dir / "parameters.json").write_text(json.dumps(parameters))
         return run_dir, None
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is None:
         raise ValueError(f"no complete checkpoint in {run_dir}: train with resume = False first, or correct output_dir")
+    saved = json.loads((run_dir / "parameters.json").read_text())
+    if other := {name: value for name, value in saved.items() if parameters.get(name) != value}:
+        raise ValueError(f"{run_dir} was started with {other}: resume with the same parameters. To train its model further, set "
+                         f"checkpoint = '{run_dir}/model' and resume = False")
     return run_dir, checkpoint
 
 
@@ -194,7 +261,47 @@ def plot_curves(losses: list[float], history: list[dict]) -> None:
     top = 1.1 * table["loss"].max()
     table["loss"].plot(ax=middle, marker="o", title="Validation loss", ylabel="nats", xticks=table.index, ylim=(0, top))
     styles = ["o-", "s--", "^:", "D-.", "v-", "P--", "X:"]
-    scores = table.drop(columns="loss")
+    scores = table.drop(columns="loss").iloc[:, :8]  # more could not be told apart
     scores.plot(ax=right, style=styles[: scores.shape[1]], title="Validation scores", ylim=(0, 1), xticks=table.index)
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     plt.show()
+
+
+def readable_length(length: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """`length` in tokens, or the number of positions of the checkpoint if that is less.
+
+    It also becomes `tokenizer.model_max_length`, at which a pipeline with the saved model truncates.
+    """
+    positions = getattr(config, "max_position_embeddings", None) or length  # None: the positions are relative
+    if re.search("roberta|camembert|mpnet|longformer|data2vec|xmod", config.model_type):
+        positions -= config.pad_token_id + 1  # these count positions from there on
+    if length > positions:
+        print(f"{length} tokens are asked for, and the checkpoint reads {positions}: texts are cut there")
+    tokenizer.model_max_length = min(length, positions)
+    return tokenizer.model_max_length
+
+
+def count_unknown(input_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print the share of subword tokens that are unknown to the vocabulary, and what to do if there are many."""
+    ids = np.concatenate([np.array(row, dtype=int) for row in input_ids])
+    share = np.mean(ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0.0
+    print(f"{share:.1%} of the subword tokens are unknown to the checkpoint's vocabulary")
+    if share > 0.05:
+        print("The model can't tell unknown tokens apart: choose a checkpoint that was made for the language of your texts.")
+
+
+def advise(history: list[dict], name: str, score: float, baseline: float, higher_is_better: bool = True) -> None:
+    """Print what to change if a baseline is ahead, or if the last epoch still brought much.
+
+    Args:
+        history: a dict per epoch with the validation score `name`.
+        score, baseline: of the test split.
+    """
+    sign = 1 if higher_is_better else -1
+    values = [sign * entry[name] for entry in history]
+    if sign * score <= sign * baseline:
+        print(f"The simple baseline is not beaten ({baseline:.3f} against {score:.3f}). Train longer (num_epochs) or with another "
+              "learning_rate, use more data, or a checkpoint that was made for your kind of text.")
+    if len(values) > 1 and values[-1] == max(values) and values[-1] - values[-2] > 0.02 * abs(values[-2]):
+        print(f"The validation {name} still improved in the last epoch, from {history[-2][name]:.3f} to {history[-1][name]:.3f}: "
+              "raise num_epochs.")

@@ -1,0 +1,100 @@
+"""Conversations in the forms in which people keep them, brought into one: lists of dicts with `role` and `content`."""
+
+import json
+
+from datasets import Dataset
+
+from texts import is_blank
+
+# other names for those who speak; a role that isn't here, such as `tool`, stays what it is
+ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "bot": "assistant",
+         "model": "assistant"}
+# what a row may have, and the names of columns under which it is found without being named
+PARTS = {
+    "messages": ("messages", "conversations", "conversation"),
+    "system": ("system", "system_prompt"),
+    "user": ("user", "instruction", "prompt", "question"),
+    "input": ("input", "context"),
+    "assistant": ("assistant", "output", "completion", "response", "answer"),
+    "keywords": ("keywords",),
+}
+OPTIONAL = ("system", "input", "keywords")
+
+
+def columns_of(present: list[str], columns: dict[str, str]) -> dict[str, str]:
+    """Which column of the data has which of PARTS: either `messages`, or `user` and `assistant`, and what else there is.
+
+    Args:
+        present: the columns of the data.
+        columns: {part: name in the data} for names that aren't in PARTS, or that shall come before those.
+
+    Raises:
+        ValueError: there are neither messages nor requests and answers.
+    """
+    found = {}
+    for part, names in PARTS.items():
+        for name in (columns.get(part), *names):
+            if name in present:
+                found.setdefault(part, name)
+    is_pair = "user" in found and "assistant" in found
+    if "messages" in found and not (is_pair and "user" in columns and "messages" not in columns):
+        return {part: name for part, name in found.items() if part in ("messages", "system", "keywords")}
+    if not is_pair:
+        raise ValueError(f"there is no column ['{columns.get('messages', 'messages')}'], only {present}: name yours, e.g. columns = "
+                         "{'messages': 'chat'} for lists of messages, or columns = {'user': 'question', 'assistant': 'answer'}")
+    return {part: name for part, name in found.items() if part != "messages"}
+
+
+def read_rows(rows: Dataset, split: str) -> Dataset:
+    """Rows with columns called as in PARTS, as `messages` and `keywords` (lists of words, empty where there are none).
+
+    Raises:
+        ValueError: a conversation doesn't end with an answer, nobody asks for it, or a message has no text.
+    """
+    read = {"messages": [], "keywords": []}
+    for i, row in enumerate(rows):
+        try:
+            read["messages"].append(messages_of(row))
+        except ValueError as error:
+            raise ValueError(f"row {i} of split '{split}': {error}: correct or remove it") from None
+        words = row.get("keywords") or []
+        words = words.split(",") if isinstance(words, str) else words
+        read["keywords"].append([str(word).strip() for word in words if not is_blank(str(word))])
+    return Dataset.from_dict(read)
+
+
+def messages_of(row: dict) -> list[dict]:
+    """The conversation of a row as a list of dicts with `role` and `content`."""
+    if "messages" in row:
+        given = row["messages"] or []
+        messages = json.loads(given) if isinstance(given, str) else given  # a CSV has lists as text
+    else:
+        asked, answered = row["user"], row["assistant"]
+        if not is_blank(row.get("input")):
+            asked = f"{asked}\n\n{row['input']}"
+        # each may be a list of messages itself
+        messages = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
+        messages = messages + (answered if isinstance(answered, list) else [{"role": "assistant", "content": answered}])
+    if not is_blank(row.get("system")):
+        messages = [{"role": "system", "content": row["system"]}, *messages]
+    messages = [plain_message(message) for message in messages]
+    roles = [message["role"] for message in messages]
+    if not roles or roles[-1] != "assistant":
+        raise ValueError(f"the conversation doesn't end with an answer of the assistant ({str(messages)[-80:]})")
+    if "user" not in roles:
+        raise ValueError(f"no message of the user comes before the answer ({str(messages)[:80]})")
+    return messages
+
+
+def plain_message(message: dict) -> dict:
+    """A message with `role` and `content` alone, which may come as `from` and `value`, and the content in parts."""
+    role = str(message.get("role") or message.get("from") or "").lower()
+    role = ROLES.get(role, role)
+    content = message.get("content") if message.get("content") is not None else message.get("value")
+    if isinstance(content, list):
+        if others := [part.get("type") for part in content if part.get("text") is None]:
+            raise ValueError(f"a message of '{role}' has a part of the type {others[0]!r}, and only text is read")
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) or role == "assistant" and is_blank(content):
+        raise ValueError(f"a message of '{role}' has no text, which tool calls don't take the place of ({str(message)[:80]})")
+    return {"role": role, "content": content}

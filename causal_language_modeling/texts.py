@@ -1,0 +1,66 @@
+"""Texts in the forms in which people keep them, and words in texts of any script."""
+
+import gzip
+import re
+import unicodedata
+from pathlib import Path
+
+from datasets import Dataset
+
+END_OF_TEXT = "<|endoftext|>"
+# Thai, Lao, Burmese, Khmer, kana and Han, which have no spaces between words, and Hangul, in which particles are written onto words
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+
+
+def is_blank(text: str | None) -> bool:
+    """Whether nothing of a text can be seen: None, spaces, or characters without width."""
+    return not any(character.isprintable() and not character.isspace() for character in text or "")
+
+
+def split_text(text: str | None) -> list[str]:
+    """The texts in a text, which <|endoftext|> separates, without blank ones."""
+    parts = re.split(rf"\n*{re.escape(END_OF_TEXT)}\n*", text or "")
+    return [part for part in parts if not is_blank(part)]
+
+
+def read_file(path: Path) -> Dataset:
+    """The texts of a .txt file: what stands between <|endoftext|>, as in the files of TinyStories, or else each line."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
+        text = file.read()
+    parts = split_text(text) if END_OF_TEXT in text else [line for line in text.split("\n") if not is_blank(line)]
+    return Dataset.from_dict({"text": parts})
+
+
+def columns_of(present: list[str], columns: dict[str, str]) -> dict[str, str]:
+    """The column with the texts, as {"text": name in the data}: the one that is named, if the data have it, or else `text`."""
+    own = columns.get("text", "text")
+    return {"text": "text" if own not in present and "text" in present else own}
+
+
+def read_rows(rows: Dataset, split: str) -> Dataset:
+    """Rows with a column `text`, cut in two where <|endoftext|> is in a text, without blank ones, which are counted.
+
+    Raises:
+        ValueError: all are blank, or one is no string.
+    """
+    for i, text in enumerate(rows["text"]):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"row {i} of split '{split}': the text is no string ({str(text)[:60]}): correct or remove it")
+    parts = [split_text(text) for text in rows["text"]]
+    if num_blank := parts.count([]):
+        print(f"{num_blank} of the {len(rows)} texts of '{split}' are blank and left out")
+    if num_blank == len(rows):
+        raise ValueError(f"all texts of '{split}' are blank: add some")
+    return Dataset.from_dict({"text": [text for some in parts for text in some]})
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a text has a word, in capitals or not: as a whole word, or anywhere in scripts without spaces between words."""
+    text, word = (unicodedata.normalize("NFC", each.casefold()) for each in (text, word))
+    if re.search(f"[{UNSPACED}]", word):
+        return word in text
+    for found in re.finditer(re.escape(word), text):
+        around = text[max(0, found.start() - 1) : found.start()] + text[found.end() : found.end() + 1]
+        if not any(unicodedata.category(character)[0] in "LMN" for character in around):  # letters, marks on letters, digits
+            return True
+    return False
