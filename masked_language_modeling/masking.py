@@ -69,8 +69,8 @@ def make_blocks(tokenized: Dataset, block_size: int, name: str = "these texts") 
     num_tokens = sum(len(input_ids) for input_ids in tokenized["input_ids"])
     num_blocks = num_tokens // block_size
     if num_blocks == 0:
-        raise ValueError(f"{name} has {num_tokens} tokens, too few for a block of {block_size}: use a block_size of at most {num_tokens}, "
-                         "or more text")
+        raise ValueError(f"{name} has {num_tokens} tokens, too few for a block of {block_size}: "
+                         f"use a block_size of at most {num_tokens}, or more text")
     blocks = {"row": list(range(num_blocks))}
     for column_name in ("input_ids", "word_ids"):
         column = np.fromiter(chain.from_iterable(tokenized[column_name]), dtype=np.int64)

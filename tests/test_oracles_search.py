@@ -397,7 +397,7 @@ def run_sections(name, parameters, instead_of_training):
             if isinstance(last, ast.Expr):
                 shown.append(eval(compile(ast.Expression(last.value), name, "eval"), variables))
             if "common" in variables:
-                variables["common"].show, variables["common"].plt.show = (lambda table: table), (lambda: None)
+                variables["common"].show, sys.modules["helpers"].plt.show = (lambda table: table), (lambda: None)
             if "parameters" in cell.metadata.get("tags", []):
                 variables |= parameters
     return variables, [table for table in shown if isinstance(table, pd.DataFrame)]

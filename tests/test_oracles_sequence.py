@@ -35,7 +35,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 
 FOLDER = "sequence_classification"
 CHECKPOINT = LEARNABLE[FOLDER]["checkpoint"]
-EPOCHS, BATCH, ACCUMULATION, RATE, HEAD_RATE, LONGEST, SEED = 6, 5, 2, 1e-2, 3e-2, 24, 7
+EPOCHS, BATCH, ACCUMULATION, RATE, HEAD_RATE, LONGEST, SEED = 6, 5, 2, 1e-2, 1e-2, 24, 7
 PARAMETERS = {
     "checkpoint": CHECKPOINT, "dataset_id": "texts", "columns": {"text": "body", "label": "taste"}, "max_length": LONGEST,
     "num_epochs": EPOCHS, "batch_size": BATCH, "learning_rate": RATE, "head_learning_rate": HEAD_RATE,

@@ -238,7 +238,7 @@ GOOD = [{"question": "what", "answers": ["a"]}]
         ({"test": [{"question": "what", "answers": []}]}, r"row 0 of split 'test' has the question 'what' and the answers \[\]: remove it"),
         ({"test": [{"question": "\u200b", "answers": ["c"]}]}, "row 0 of split 'test' has the question '.u200b' and .*: remove it"),
         ({split: [{"text": "what", "answers": ["a"]}] for split in SIZES}, r"'train' has no column \['question'\], only .*'text'"),
-        ({"train": None}, "has no split 'train'"),
+        ({"train": None}, "there is no split 'train'"),
     ],
 )
 def test_bad_questions_are_refused(tmp_path, wrong, message):
