@@ -94,6 +94,12 @@ class Rows:
         return self.tokenizer(text)["input_ids"]
 
 
+def without_a_fifth(name):
+    """The training rows that are left when a split that the data set lacks is drawn from them."""
+    rows = load_dataset(name)["train"]
+    return rows.train_test_split(len(rows) // 5, seed=0)["train"]
+
+
 class Sentences(Rows):
     def __init__(self, parameters):
         super().__init__(parameters)
@@ -131,8 +137,8 @@ class Tagged(Sentences):
 class Masked(Rows):
     def __init__(self, parameters):
         super().__init__(parameters)
-        # a twentieth of the rows is the validation split, since the data set has none
-        rows = load_dataset(parameters["dataset_id"])["train"].train_test_split(0.05, seed=0)["train"]
+        # a fifth of the few rows is the split that the data set lacks
+        rows = without_a_fifth(parameters["dataset_id"])
         self.tokens = sum(map(self.ids, rows["text"]), [])
         self.size = parameters["block_size"]
 
@@ -152,7 +158,7 @@ class Packed(Rows):
     def __init__(self, parameters):
         super().__init__(parameters)
         self.tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-        chats = load_dataset(parameters["instructions_id"])["train"].train_test_split(0.05, seed=0)["train"]
+        chats = without_a_fifth(parameters["instructions_id"])
         self.chats = [self.chat(*(message["content"] for message in messages)) for messages in chats["messages"]]
 
     def ids(self, text):
@@ -368,8 +374,8 @@ def test_the_blocks_of_each_stage_hold_the_documents_of_its_data(recorded_run, n
     folder = "causal_language_modeling"
     found, rows = recorded(folder, recorded_run(folder) / f"{name}.record"), rows_of(folder)
     end = rows.tokenizer.eos_token_id
-    woods = load_dataset(LEARNABLE[folder]["dataset_id"])["train"].train_test_split(0.05, seed=0)["train"]["text"][:]
-    sea = load_dataset(LEARNABLE[folder]["domain_id"])["train"].train_test_split(0.05, seed=0)["train"]["text"][:]
+    woods = without_a_fifth(LEARNABLE[folder]["dataset_id"])["text"][:]
+    sea = without_a_fifth(LEARNABLE[folder]["domain_id"])["text"][:]
     woods, sea = ([tuple(rows.ids(text)) for text in texts] for texts in (woods, sea))
     n_old = round(0.15 / 0.85 * len(sea))
     for stage, first, old in zip(found.stages[:3], (woods, sea, sea), (0, 0, n_old)):
