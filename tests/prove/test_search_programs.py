@@ -21,7 +21,8 @@ def test_the_readmes_programs_embed_on_two_processes_and_fill_an_engine(recorded
     assert [name for name, _ in programs] == ["embed.py", "engine.py"]
     for name, text in programs:
         (tmp_path / name).write_text("#" + text.replace('load_collection("stdlib", {})', 'load_collection("stand-in/passages", {})'))
-    shutil.copy(FOLDER / "common.py", tmp_path)
+    for module in FOLDER.glob("*.py"):
+        shutil.copy(module, tmp_path)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "embed.py", str(model)]
     done = subprocess.run(launch, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
