@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict, Value
 from transformers import PreTrainedTokenizerBase
 
 import label_kinds
@@ -29,23 +29,25 @@ def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) ->
         left out.
 
     Raises:
-        ValueError: `train` has a single label, or a label for nearly every row; or another split has a label that it lacks.
+        ValueError: `train` has a single label, or too many for classes; or another split has a label that it lacks.
     """
     names = {name: columns.get(name, name) for name in ("text", "text_pair", "label")}
-    dataset = loading.load_splits(dataset_id, config, names, optional=("text_pair",))
+    given = loading.load(dataset_id, config)
+    dataset = loading.choose(given, names, optional=("text_pair",) if "text_pair" not in columns else ())
+    drawn = tuple(split for split in ("validation", "test") if split not in given or len(given[split]) != len(dataset[split]))
     texts = [name for name in ("text", "text_pair") if name in dataset["train"].column_names]
     for split, rows in dataset.items():
         for name in texts:
             rows = rows.cast_column(name, Value("string"))
         has_text = [all(any(c.isprintable() and not c.isspace() for c in row[name] or "") for name in texts) for row in rows]
-        missing = (None, -1) if isinstance(rows.features["label"], ClassLabel) else (None,)  # -1 may be a class with another feature
-        is_complete = [has and label not in missing for has, label in zip(has_text, rows["label"])]
+        has_label = [not label_kinds.is_missing(label, rows.features["label"]) for label in rows["label"]]
+        is_complete = [text and label for text, label in zip(has_text, has_label)]
         if not all(is_complete):
             print(f"{is_complete.count(False)} rows of '{split}' have a blank text or no label, and are left out")
         dataset[split] = rows.select(np.flatnonzero(is_complete))
     if len(texts) == 1:
         loading.count_known(dataset, "text")
-    return label_kinds.encode_labels(dataset)
+    return label_kinds.encode_labels(dataset, drawn)
 
 
 def joined(rows: Dataset) -> list[str]:

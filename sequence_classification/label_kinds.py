@@ -1,11 +1,12 @@
 """What a label can be: one of n classes, a list of them, or a score; and what follows for scores and pictures."""
 
+import ast
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from datasets import ClassLabel, DatasetDict, List, Value
+from datasets import ClassLabel, DatasetDict, List, Value, concatenate_datasets
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, confusion_matrix, f1_score, mean_squared_error
 
@@ -19,36 +20,63 @@ def problem_type(dataset: DatasetDict) -> str:
     return "multi_label_classification" if isinstance(feature, List) else "regression"
 
 
-def encode_labels(dataset: DatasetDict) -> DatasetDict:
-    """The column `label` as `load_splits` describes it, from words, numbers, numbers as words, or lists of them."""
+def is_missing(label: object, feature: object) -> bool:
+    """Whether there is no label: None, NaN, None in a list, or -1 where the classes have names."""
+    if isinstance(label, list):
+        return None in label
+    return label is None or label != label or (label == -1 and isinstance(feature, ClassLabel))
+
+
+def encode_labels(dataset: DatasetDict, drawn: tuple[str, ...] = ()) -> DatasetDict:
+    """The column `label` as `load_splits` describes it, from words, numbers, numbers as words, or lists of them.
+
+    Args:
+        drawn: the splits that are rows of `train`, drawn at random. Rows whose label is then missing in `train` go back.
+    """
     feature = dataset["train"].features["label"]
     labels = {split: rows["label"][:] for split, rows in dataset.items()}
+    if all(isinstance(label, str) and label[:1] + label[-1:] == "[]" for label in labels["train"]):  # a CSV has lists as text
+        labels = {split: [ast.literal_eval(label) for label in rows] for split, rows in labels.items()}
     is_list = isinstance(labels["train"][0], list)
-    inner = feature.feature if is_list else feature
-    if isinstance(inner, ClassLabel):
-        names = inner.names
-    else:
+    names = getattr(feature.feature if isinstance(feature, List) else feature, "names", None)  # those of a ClassLabel
+    if names is None:
         if is_list and is_multi_hot(labels["train"]):
             labels = {split: [list(np.flatnonzero(row)) for row in rows] for split, rows in labels.items()}
-        flat = {split: [value for row in rows for value in row] if is_list else rows for split, rows in labels.items()}
-        numbers = [as_number(value) for values in flat.values() for value in values]
+        values = [value for rows in labels.values() for row in rows for value in (row if is_list else [row])]
+        numbers = [as_number(value) for value in values]
         is_numeric = None not in numbers
-        if is_numeric and not is_list and not all(number.is_integer() for number in numbers):
-            scores = {split: [as_number(value) for value in values] for split, values in labels.items()}
+        if is_numeric and not all(number.is_integer() for number in numbers):
+            if is_list:
+                raise ValueError(f"a label is a list of numbers with decimals, such as {values[:3]}: round them, or give names or ids")
+            scores = {split: [as_number(value) for value in rows] for split, rows in labels.items()}
             return with_labels(dataset, scores, Value("float32"))
-        name_of = (lambda value: str(int(as_number(value)))) if is_numeric else str  # 1, 1.0 and "1" are the same class
-        names = sorted({name_of(value) for value in flat["train"]}, key=int if is_numeric else None)
-        for split, values in flat.items():
-            if unknown := sorted({name_of(value) for value in values} - set(names)):
-                raise ValueError(f"split '{split}' has labels that 'train' has not: {unknown[:10]}: move these rows, or remove them")
+        name_of = lambda value: str(int(as_number(value)) if is_numeric else value).strip()  # 1, 1.0 and "1" are the same class
+        names = sorted({name_of(value) for value in values}, key=int if is_numeric else None)
         ids = {name: i for i, name in enumerate(names)}
         labels = {split: [[ids[name_of(value)] for value in row] if is_list else ids[name_of(row)] for row in rows]
                   for split, rows in labels.items()}
-    if len(names) < 2:
-        raise ValueError(f"all rows of 'train' have the label {names}: a classifier needs two at least")
-    if not is_list and len(names) > max(20, 0.8 * len(labels["train"])):
-        raise ValueError(f"nearly every row of 'train' has a label of its own, such as {names[:3]}: name another column as the label")
-    return with_labels(dataset, labels, List(ClassLabel(names=names)) if is_list else ClassLabel(names=names))
+    dataset = with_labels(dataset, labels, List(ClassLabel(names=names)) if is_list else ClassLabel(names=names))
+
+    for split in drawn:
+        in_train, rows = occurring(dataset["train"]["label"]), dataset[split]
+        is_rare = np.array([not occurring([label]) <= in_train for label in rows["label"]])
+        dataset["train"] = concatenate_datasets([dataset["train"], rows.select(np.flatnonzero(is_rare))])
+        dataset[split] = rows.select(np.flatnonzero(~is_rare))
+    in_train = occurring(dataset["train"]["label"])
+    if len(in_train) < 2:
+        raise ValueError(f"all rows of 'train' have the label {[names[i] for i in in_train]}: a classifier needs two at least")
+    if len(in_train) > max(20, sum(len(label) if is_list else 1 for label in dataset["train"]["label"]) / 2):
+        raise ValueError(f"'train' has {len(in_train)} labels in {len(dataset['train'])} rows, such as {names[:3]}, which is too many for "
+                         "classes: name another column as the label. If they are scores, write them as numbers with a decimal point")
+    for split, rows in dataset.items():
+        if unknown := [names[i] for i in sorted(occurring(rows["label"]) - in_train)]:
+            raise ValueError(f"split '{split}' has labels that 'train' has not: {unknown[:10]}: move these rows, or remove them")
+    return dataset
+
+
+def occurring(labels: list) -> set[int]:
+    """The ids that occur in a column of labels."""
+    return {i for label in labels for i in (label if isinstance(label, list) else [label])}
 
 
 def with_labels(dataset: DatasetDict, labels: dict[str, list], feature: object) -> DatasetDict:
@@ -62,14 +90,14 @@ def as_number(value: object) -> float | None:
     """A number, or a number as a word, as a float; None for anything else."""
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
 
 
 def is_multi_hot(rows: list[list]) -> bool:
-    """Whether lists mark each label with 1 or 0, in a place of its own: such lists repeat values, lists of labels don't."""
-    return len({len(row) for row in rows}) == 1 and any(len(set(row)) < len(row) for row in rows) and {v for r in rows for v in r} <= {0, 1}
+    """Whether lists mark each label with 1 or 0, in a place of its own: as lists of ids, all would say the same."""
+    return len({len(row) for row in rows}) == 1 and len(rows[0]) > 1 and {value for row in rows for value in row} <= {0, 1}
 
 
 def label_names(dataset: DatasetDict) -> list[str]:

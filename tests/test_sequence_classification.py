@@ -18,7 +18,16 @@ from offline import STORE
 from oracles import definitions
 from scripts import export, job
 from stand_ins import byte_level
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+)
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 FOLDER = ROOT / "sequence_classification"
@@ -153,7 +162,9 @@ def test_numbers_with_decimals_are_scores(tmp_path, form):
     ([["b"], ["a", "b"], []], ["a", "b"], [[0, 1], [1, 1], [0, 0]]),
     ([[3], [1, 3], [1]], ["1", "3"], [[0, 1], [1, 1], [1, 0]]),
     ([[0, 0, 1], [1, 1, 1], [0, 1, 0]], ["0", "1", "2"], [[0, 0, 1], [1, 1, 1], [0, 1, 0]]),
-], ids=["words", "ids", "zeros and ones"])
+    ([[0, 1], [1, 0], [0, 1]], ["0", "1"], [[0, 1], [1, 0], [0, 1]]),
+    (['["b"]', "['a', 'b']", "[]"], ["a", "b"], [[0, 1], [1, 1], [0, 0]]),
+], ids=["words", "ids", "zeros and ones", "one of two", "lists as a CSV has them"])
 def test_a_text_may_have_any_number_of_labels(tmp_path, labels, names, expected):
     loaded = load(tmp_path, with_labels(labels))
     assert label_kinds.problem_type(loaded) == "multi_label_classification" and label_kinds.label_names(loaded) == names
@@ -199,11 +210,69 @@ def test_minus_one_is_no_class_where_the_classes_have_names(tmp_path):
 @pytest.mark.parametrize("splits, message", [
     ({"validation": with_labels("abc")}, r"split 'validation' has labels that 'train' has not: \['c'\]"),
     ({"train": with_labels("aaaa"), "validation": with_labels("a"), "test": with_labels("a")}, "all rows of 'train' have the label"),
-    (dict.fromkeys(SIZES, with_labels([f"id {i}" for i in range(40)])), "nearly every row of 'train' has a label of its own"),
+    (dict.fromkeys(SIZES, with_labels([f"id {i}" for i in range(40)])), "'train' has 40 labels in 40 rows.* too many for classes"),
+    (dict.fromkeys(SIZES, with_labels([[0.2, 0.8], [0.9, 0.1]])), "a list of numbers with decimals"),
 ])
 def test_what_would_train_on_garbage_is_an_error(tmp_path, splits, message):
     with pytest.raises(ValueError, match=message):
         load(tmp_path, with_labels("abab"), **splits)
+
+
+@pytest.mark.parametrize("used, message", [
+    ({"train": [0, 0], "validation": [0, 0], "test": [0, 0]}, r"all rows of 'train' have the label \['z'\]"),
+    ({"train": [0, 1], "validation": [0, 2], "test": [0, 1]}, r"'validation' has labels that 'train' has not: \['m'\]"),
+], ids=["one label", "a label that train lacks"])
+def test_what_is_no_class_in_train_is_an_error_also_where_the_classes_have_names(tmp_path, used, message):
+    feature = Features({"text": Value("string"), "label": ClassLabel(names=["z", "a", "m"])})
+    splits = {split: Dataset.from_dict({"text": ["x", "y"], "label": labels}, features=feature) for split, labels in used.items()}
+    DatasetDict(splits).save_to_disk(tmp_path / "data")
+    with pytest.raises(ValueError, match=message):
+        common.load_splits(str(tmp_path / "data"), None, {})
+
+
+# ----------------------------------------------------------------- one file, of which the splits are drawn
+
+
+def load_file(path, labels, columns=None, **more):
+    rows = [{**row, **more} for row in with_labels(labels)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return common.load_splits(str(path), None, columns or {})
+
+
+@pytest.mark.parametrize("form", [str, lambda label: [label]], ids=["a label", "a list"])
+def test_of_one_file_the_only_row_of_a_class_stays_in_train(tmp_path, form):
+    loaded = load_file(tmp_path / "rows.jsonl", [form(f"rare {i}" if i < 20 else f"class {i % 3}") for i in range(90)])
+    assert len(label_kinds.label_names(loaded)) == 23 and sum(len(rows) for rows in loaded.values()) == 90
+    in_train = set(map(str, loaded["train"]["label"]))
+    assert min(len(rows) for rows in loaded.values()) > 5
+    assert all(str(label) in in_train for split in ("validation", "test") for label in loaded[split]["label"])
+
+
+@pytest.mark.parametrize("labels", [[f"id {i}" for i in range(40)], list(range(40)), [[f"id {i}"] for i in range(40)]],
+                         ids=["words", "numbers", "lists"])
+def test_of_one_file_ids_are_told_to_be_no_classes(tmp_path, labels):
+    with pytest.raises(ValueError, match="too many for classes"):
+        load_file(tmp_path / "rows.jsonl", labels)
+
+
+def test_missing_labels_are_left_out_in_every_kind(tmp_path, capsys):
+    nan = float("nan")
+    scores = load_file(tmp_path / "scores.jsonl", [i / 4 if i % 10 else nan for i in range(60)])
+    assert label_kinds.problem_type(scores) == "regression" and sum(len(rows) for rows in scores.values()) == 54
+    stars = load_file(tmp_path / "stars.jsonl", [float(i % 3) if i % 10 else nan for i in range(60)])
+    assert label_kinds.label_names(stars) == ["0", "1", "2"]
+    lists = load_file(tmp_path / "lists.jsonl", [["a", "b"][: i % 3] if i % 10 else [None] for i in range(60)])
+    assert label_kinds.label_names(lists) == ["a", "b"] and sum(len(rows) for rows in lists.values()) == 54
+    assert "have a blank text or no label" in capsys.readouterr().out
+
+
+def test_blanks_around_a_label_make_no_other_class(tmp_path):
+    assert label_kinds.label_names(load_file(tmp_path / "rows.jsonl", ["a", "b", " a", "b "] * 10)) == ["a", "b"]
+
+
+def test_a_column_that_is_named_as_the_second_text_has_to_be_there(tmp_path):
+    with pytest.raises(ValueError, match="no column .'hypotesis'"):
+        load_file(tmp_path / "rows.jsonl", ["a", "b"] * 20, {"text_pair": "hypotesis"}, hypothesis="x")
 
 
 def test_tokenize_truncates_and_does_not_pad():
@@ -243,6 +312,39 @@ def test_scores_of_numbers_are_correlations_and_the_squared_error():
     assert label_kinds.score("regression", np.full(50, 2.0), true)["pearson"] == 0.0
 
 
+def test_many_classes_are_shown_by_the_pairs_most_often_confused():
+    names, true = [f"class {i}" for i in range(30)], np.repeat(np.arange(30), 4)
+    guessed = true.copy()
+    guessed[:3], guessed[4], guessed[8:10] = 7, 0, 29
+    table = label_kinds.plot_predictions("single_label_classification", guessed, true, names)
+    assert table.to_numpy().tolist() == [["class 0", "class 7", 3], ["class 2", "class 29", 2], ["class 1", "class 0", 1]]
+    assert label_kinds.plot_predictions("single_label_classification", true, true, names).empty
+
+
+def test_several_labels_are_shown_by_the_f1_of_each():
+    true, guessed = np.array([[1, 0], [1, 1], [1, 0]]), np.array([[1, 1], [1, 0], [0, 0]])
+    table = label_kinds.plot_predictions("multi_label_classification", guessed, true, ["a", "b"])
+    assert table.to_numpy().tolist() == [["a", 3, 0.8], ["b", 1, 0.0]]
+
+
+def test_scores_are_shown_as_points_beside_the_diagonal(monkeypatch):
+    monkeypatch.setattr(label_kinds.plt, "show", lambda: None)
+    label_kinds.plot_predictions("regression", np.array([2.0, 3.0, 1.0]), np.array([1.0, 3.0, 2.0]), ["score"])
+    (ax,) = label_kinds.plt.gcf().axes
+    assert ax.collections[0].get_offsets().tolist() == [[1, 2], [3, 3], [2, 1]] and ax.lines[0].get_slope() == 1
+    label_kinds.plt.close("all")
+
+
+def test_labels_are_counted_and_named_in_every_kind():
+    several = {"train": np.array([[1, 1], [0, 1], [0, 0]])}
+    assert label_kinds.count(several, ["a", "b"])["train"].to_dict() == {"a": 1, "b": 2}
+    assert [label_kinds.in_words(row, ["a", "b"]) for row in several["train"]] == ["a, b", "b", "(none)"]
+    many = label_kinds.count({"train": np.repeat(np.arange(40), np.arange(40))}, [f"class {i}" for i in range(40)])
+    assert len(many) == 30 and many["train"].iloc[0] == 39 and many.index[0] == "class 39"
+    assert label_kinds.count({"train": np.array([1.0, 2.0])}, ["score"])["train"]["mean"] == 1.5
+    assert label_kinds.in_words(np.float32(0.346), ["score"]) == "0.35"
+
+
 LOGITS = torch.tensor(RNG.normal(size=(6, 3)), dtype=torch.float32)
 
 
@@ -266,6 +368,29 @@ def test_without_accumulation_the_loss_is_that_of_the_library(name, problem, lab
         "single_label_classification": logits.argmax(-1), "multi_label_classification": (logits.sigmoid() > 0.5).int(),
         "regression": logits[:, 0]}[problem]
     assert decide(logits).tolist() == by_hand.tolist()
+
+
+TINY = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 4}
+MODELS = {
+    "BERT": (BertForSequenceClassification, BertConfig(**TINY), {"classifier.weight", "classifier.bias"}),
+    "DistilBERT": (DistilBertForSequenceClassification, DistilBertConfig(vocab_size=9, dim=4, n_layers=1, n_heads=2, hidden_dim=4),
+                   {"pre_classifier.weight", "pre_classifier.bias", "classifier.weight", "classifier.bias"}),
+    "GPT-2": (GPT2ForSequenceClassification, GPT2Config(vocab_size=9, n_embd=4, n_layer=1, n_head=2, n_positions=8), {"score.weight"}),
+}
+
+
+@pytest.mark.parametrize("name", PAIR)
+@pytest.mark.parametrize("architecture", MODELS)
+def test_the_head_has_a_learning_rate_of_its_own_and_biases_and_norms_no_weight_decay(name, architecture):
+    kind, config, head = MODELS[architecture]
+    model = kind(config)
+    parameter_groups = definitions("sequence_classification", name, "parameter_groups", learning_rate=0.1, head_learning_rate=0.7)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in parameter_groups(model) for p in group["params"]}
+    norms = {f"{part}.{p}" for part, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm) for p in ("weight", "bias")}
+    assert norms and found == {
+        name: (0.7 if name in head else 0.1, 0.0 if name in norms or name.endswith("bias") else 0.01) for name in names.values()}
+    assert sum(len(group["params"]) for group in parameter_groups(model)) == len(names)
 
 
 # ---------------------------------------------------------------------------------------------------- both notebooks
