@@ -1,6 +1,5 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
-from functools import cache
 from html import escape
 
 from datasets import Dataset, DatasetDict
@@ -36,13 +35,12 @@ def load_splits(dataset_id: str, dataset_config: str | None, column: str, column
         ValueError: a column is missing, a split has no text, or a conversation can't be read.
     """
     kind = conversations if column == "messages" else texts
-    readers = {end: cache(read) for end, read in (loading.READERS | {".txt": texts.read_file}).items()}  # a file is read once
-    present = next(iter(loading.load(dataset_id, dataset_config, readers).values())).column_names
-    splits = loading.load_splits(
-        dataset_id, dataset_config, kind.columns_of(present, columns), conversations.OPTIONAL, readers=readers)
-    for split, rows in splits.items():
-        splits[split] = kind.read_rows(rows.select(range(min(max_rows, len(rows)))), split)
-    return splits
+    dataset = loading.load(dataset_id, dataset_config, loading.READERS | {".txt": texts.read_file})
+    for split in ("train", "validation", "test"):
+        if split in dataset:
+            rows = dataset[split].select(range(min(max_rows, len(dataset[split]))))
+            dataset[split] = kind.read_rows(rows, split, columns)
+    return loading.choose(dataset, {name: name for name in kind.COLUMNS})
 
 
 def decoder_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:

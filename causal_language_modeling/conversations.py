@@ -18,10 +18,10 @@ PARTS = {
     "assistant": ("assistant", "output", "completion", "response", "answer"),
     "keywords": ("keywords",),
 }
-OPTIONAL = ("system", "input", "keywords")
+COLUMNS = ("messages", "keywords")
 
 
-def columns_of(present: list[str], columns: dict[str, str]) -> dict[str, str]:
+def columns_of(present: list[str], columns: dict[str, str], split: str) -> dict[str, str]:
     """Which column of the data has which of PARTS: either `messages`, or `user` and `assistant`, and what else there is.
 
     Args:
@@ -40,17 +40,23 @@ def columns_of(present: list[str], columns: dict[str, str]) -> dict[str, str]:
     if "messages" in found and not (is_pair and "user" in columns and "messages" not in columns):
         return {part: name for part, name in found.items() if part in ("messages", "system", "keywords")}
     if not is_pair:
-        raise ValueError(f"there is no column ['{columns.get('messages', 'messages')}'], only {present}: name yours, e.g. columns = "
+        own = columns.get("messages", "messages")
+        raise ValueError(f"split '{split}' has no column ['{own}'], only {present}: name yours, e.g. columns = "
                          "{'messages': 'chat'} for lists of messages, or columns = {'user': 'question', 'assistant': 'answer'}")
     return {part: name for part, name in found.items() if part != "messages"}
 
 
-def read_rows(rows: Dataset, split: str) -> Dataset:
-    """Rows with columns called as in PARTS, as `messages` and `keywords` (lists of words, empty where there are none).
+def read_rows(rows: Dataset, split: str, columns: dict[str, str]) -> Dataset:
+    """The conversations of a split in a column `messages`, and `keywords` (lists of words, empty where there are none).
+
+    Args:
+        columns: as `columns_of` takes them.
 
     Raises:
-        ValueError: a conversation doesn't end with an answer, nobody asks for it, or a message has no text.
+        ValueError: a column is missing, a conversation doesn't end with an answer, nobody asks for it, or a message has no text.
     """
+    names = columns_of(rows.column_names, columns, split)
+    rows = rows.select_columns(list(names.values())).rename_columns({own: name for name, own in names.items() if own != name})
     read = {"messages": [], "keywords": []}
     for i, row in enumerate(rows):
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+COLUMNS = ("text",)
 END_OF_TEXT = "<|endoftext|>"
 # Thai, Lao, Burmese, Khmer, kana and Han, which have no spaces between words, and Hangul, in which particles are written onto words
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
@@ -31,22 +32,25 @@ def read_file(path: Path) -> Dataset:
     return Dataset.from_dict({"text": parts})
 
 
-def columns_of(present: list[str], columns: dict[str, str]) -> dict[str, str]:
-    """The column with the texts, as {"text": name in the data}: the one that is named, if the data have it, or else `text`."""
-    own = columns.get("text", "text")
-    return {"text": "text" if own not in present and "text" in present else own}
+def read_rows(rows: Dataset, split: str, columns: dict[str, str]) -> Dataset:
+    """The texts of a split in a column `text`, cut in two where one has <|endoftext|>, without blank ones, which are counted.
 
-
-def read_rows(rows: Dataset, split: str) -> Dataset:
-    """Rows with a column `text`, cut in two where <|endoftext|> is in a text, without blank ones, which are counted.
+    Args:
+        columns: {"text": name in the data}, which may have the usual name all the same.
 
     Raises:
-        ValueError: all are blank, or one is no string.
+        ValueError: there is no such column, all texts are blank, or one is no string.
     """
-    for i, text in enumerate(rows["text"]):
+    name = columns.get("text", "text")
+    if name not in rows.column_names and "text" in rows.column_names:
+        name = "text"
+    if name not in rows.column_names:
+        raise ValueError(f"split '{split}' has no column ['{name}'], only {rows.column_names}: name yours, e.g. columns = "
+                         f"{{'text': '{rows.column_names[0]}'}}")
+    for i, text in enumerate(rows[name]):
         if text is not None and not isinstance(text, str):
             raise ValueError(f"row {i} of split '{split}': the text is no string ({str(text)[:60]}): correct or remove it")
-    parts = [split_text(text) for text in rows["text"]]
+    parts = [split_text(text) for text in rows[name]]
     if num_blank := parts.count([]):
         print(f"{num_blank} of the {len(rows)} texts of '{split}' are blank and left out")
     if num_blank == len(rows):

@@ -103,6 +103,15 @@ def test_texts_are_kept_and_other_columns_and_splits_are_left_out(tmp_path):
         assert loaded[split].to_list() == [{"text": row["text"]} for row in files[split]]
 
 
+def test_missing_splits_are_drawn_from_the_rows_that_are_kept(tmp_path, capsys):
+    loaded, again = (load(folder_of(tmp_path, train=[*texts(100), *with_row(7, " ")]), max_rows=110) for _ in range(2))
+    found = {split: loaded[split]["text"][:] for split in SPLITS}
+    kept = [*texts(100), *(row for i, row in enumerate(texts(10)) if i != 7)]
+    assert sorted(sum(found.values(), [])) == sorted(row["text"] for row in kept), "each row once"
+    assert found == {split: again[split]["text"][:] for split in SPLITS} and min(map(len, found.values())) >= 10
+    assert capsys.readouterr().out.splitlines()[0] == "1 of the 110 texts of 'train' are blank and left out"
+
+
 def test_the_first_rows_of_each_split_are_kept(tmp_path):
     files = {"train": texts(30), "validation": texts(3), "test": texts(8)}
     loaded = load(folder_of(tmp_path, **files), max_rows=5)
@@ -127,6 +136,8 @@ def test_conversations_without_keywords_get_empty_ones(tmp_path):
     assert loaded["test"]["messages"][:] == [row["messages"] for row in chats(2)]
     loaded = load(folder_of(tmp_path / "some", **dict.fromkeys(SPLITS, some)), "messages")
     assert loaded["test"]["keywords"][:] == [[], ["a"], ["a"]]
+    loaded = load(folder_of(tmp_path / "test", train=chats(60), test=some), "messages")
+    assert [loaded[split]["keywords"][-1] for split in SPLITS] == [[], [], ["a"]], "only the test split need have them"
 
 
 def with_row(n, value, name="text"):

@@ -135,22 +135,22 @@ def told_by(model, tokenizer, n, temperature=0.8, max_new_tokens=MAX_NEW, top_k=
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def generated(model, tokenizer, prompts):
+def generated(model, tokenizer, prompts, longest):
     """The likeliest continuations of prompts that are equally long, or filled up in some way, up to the end of the turn."""
     end, ids = tokenizer.convert_tokens_to_ids("<|im_end|>"), prompts["input_ids"]
     found = model.generate(
-        **prompts, do_sample=False, max_new_tokens=MAX_NEW, use_cache=True, eos_token_id=end, pad_token_id=tokenizer.eos_token_id
+        **prompts, do_sample=False, max_new_tokens=longest, use_cache=True, eos_token_id=end, pad_token_id=tokenizer.eos_token_id
     )[:, ids.shape[1] :].tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in found]
 
 
-def answers_of(model, tokenizer, requests):
+def answers_of(model, tokenizer, requests, longest):
     """Answers by token ids, to requests that are given without any padding: those of one length together."""
     prompts, found = [tokenizer(asked(request), add_special_tokens=False)["input_ids"] for request in requests], {}
     for length in set(map(len, prompts)):
         places = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         ids = torch.tensor([prompts[i] for i in places])
-        found |= zip(places, generated(model, tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+        found |= zip(places, generated(model, tokenizer, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, longest))
     return [found[i] for i in range(len(prompts))]
 
 
@@ -548,10 +548,10 @@ def test_the_stories_that_the_model_tells_are_drawn_from_its_probabilities_and_c
     names, test = {"Milo", "Ada", "Kurt"}, texts_of(stories, "woods", "test")
     assert stories.variables["names"] == names
     shares = [100 * hero_share(texts) for texts in (told, test)]
-    found = re.search(r"hero: ([\d.]+)% of the model's, ([\d.]+)% of the test stories", stories.printed["told"]).groups()
+    found = re.search(r"hero: ([\d.]+)% of the model's, ([\d.]+)% of the test stories", stories.printed["names"]).groups()
     assert list(map(float, found)) == pytest.approx(shares, abs=0.051) and 0 < shares[0] != shares[1] < 100
     known = len(set(told) & set(texts_of(stories, "woods", "train")))
-    assert f"{known} of 200\n" in stories.printed["told"] and known > 0
+    assert f"{known} of 200\n" in stories.printed["names"] and known > 0
 
 
 def hero_share(texts):
@@ -598,6 +598,12 @@ def judged(stories, answers):
     return texts, ends, [a and b for a, b in zip(ends, named)]
 
 
+def longest_of(stories):
+    """An answer may be as long as the longest of the test split."""
+    return max(sum(target != -100 for target in conversation(chat["messages"], stories.tokenizer)["targets"])
+               for chat in stories.data["chats"]["test"])
+
+
 def requests_of(stories):
     return [row["messages"][0]["content"] for row in stories.data["chats"]["test"]]
 
@@ -617,14 +623,15 @@ def test_answers_that_fail_are_shown_with_the_keywords_that_are_missing(stories)
 
 def test_any_number_of_requests_is_answered_in_their_order(stories):
     model, requests = stories.models["3-instructions"], requests_of(stories)[:10]
-    wanted, prompts = answers_of(model, stories.tokenizer, requests), [[{"role": "user", "content": request}] for request in requests]
+    wanted = answers_of(model, stories.tokenizer, requests, longest_of(stories))
+    prompts = [[{"role": "user", "content": request}] for request in requests]
     assert [stories.variables["answer"](model, prompts, at_once=size) for size in (3, 10)] == [wanted, wanted]
 
 
 def test_what_a_hidden_end_of_turn_does_to_answers_is_measured(stories):
     end, found = stories.tokenizer.convert_tokens_to_ids("<|im_end|>"), []
     for stage in ("4-end-is-a-target", "4-end-is-hidden"):
-        answers = answers_of(stories.models[stage], stories.tokenizer, requests_of(stories))
+        answers = answers_of(stories.models[stage], stories.tokenizer, requests_of(stories), longest_of(stories))
         found.append([np.mean([end in answer for answer in answers]), np.mean([len(answer) for answer in answers])])
     assert stories.shown["endings"].to_numpy() == pytest.approx(np.array(found), abs=0.006)
     assert found[0][0] > found[1][0] == 0
@@ -636,7 +643,7 @@ def test_what_padding_on_the_right_does_to_answers_is_measured(stories):
         padded = AutoTokenizer.from_pretrained(GIVEN["checkpoint"], padding_side=side)
         padded.pad_token = padded.eos_token
         batch = padded(prompts, add_special_tokens=False, padding=True, return_tensors="pt", return_token_type_ids=False)
-        texts, _, complies = judged(stories, generated(stories.models["3-instructions"], stories.tokenizer, batch))
+        texts, _, complies = judged(stories, generated(stories.models["3-instructions"], stories.tokenizer, batch, longest_of(stories)))
         assert list(stories.variables["sides"][side].values()) == [np.mean(complies), texts[0][:80]]
     assert stories.variables["sides"]["left"]["compliance"] > stories.variables["sides"]["right"]["compliance"]
     before, after = stories.printed["sides"].split("padding_side='right':")
@@ -646,7 +653,7 @@ def test_what_padding_on_the_right_does_to_answers_is_measured(stories):
 def test_compliance_is_that_of_the_models_before_and_after_the_third_stage(stories):
     found = []
     for stage in ("2-new-domain", "3-instructions"):
-        _, _, complies = judged(stories, answers_of(stories.models[stage], stories.tokenizer, requests_of(stories)))
+        _, _, complies = judged(stories, answers_of(stories.models[stage], stories.tokenizer, requests_of(stories), longest_of(stories)))
         found.append(np.mean(complies))
     assert [stories.variables["metrics"][name] for name in ("compliance_before", "compliance")] == found and found[0] < found[1] < 1
 
@@ -690,6 +697,7 @@ def test_labels_that_are_shifted_twice_are_measured(stories):
 def test_the_saved_model_answers_through_a_pipeline_and_is_the_one_in_memory(stories):
     known = min(requests_of(stories), key=len)
     requests = [known, "Tell a story about a shy dragon who looks for a sword in the castle."]
-    for request, answer in zip(requests, answers_of(stories.models["3-instructions"], stories.tokenizer, requests), strict=True):
+    answers = answers_of(stories.models["3-instructions"], stories.tokenizer, requests, longest_of(stories))
+    for request, answer in zip(requests, answers, strict=True):
         assert f"{request}\n  {stories.tokenizer.decode(answer, skip_special_tokens=True).strip()}" in stories.printed["storyteller"]
     assert stories.variables["difference"] < 1e-5
