@@ -22,7 +22,7 @@ OTHERWISE = {"causal_language_modeling": {"sets", "known", "documents"}}
 LEARNABLE = {
     "sequence_classification": {
         "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "dair-ai/emotion",
-        "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
+        "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2, "head_learning_rate": 1e-2,
     },
     "token_classification": {
         "checkpoint": "distilbert/distilbert-base-cased", "dataset_id": "lhoestq/conll2003",

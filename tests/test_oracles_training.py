@@ -284,7 +284,7 @@ def test_the_learning_rate_warms_up_over_a_tenth_of_the_steps_and_then_falls_to_
     for stage, share in zip(run.stages, shares):
         total, peaks = len(stage), [share * run.parameters["learning_rate"]]
         if run.folder == "sequence_classification":  # the head has a rate of its own
-            peaks.append(2e-3)
+            peaks.append(run.parameters["head_learning_rate"])
         warm = math.ceil(total / 10)
         for i, (_, groups) in enumerate(stage):
             now = i / warm if i < warm else (total - i) / (total - warm)
