@@ -17,40 +17,57 @@ SPLITS = {"train": "train", "training": "train", "validation": "validation", "va
           "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
-def read_csv(path: Path) -> Dataset:
-    """The rows of a CSV or TSV file. Every cell is a string, so that 0001, None and 1.0 stay what they are; an empty one is None.
-
-    The separator is the one of comma, semicolon, tab and bar that is most frequent in the first line. A file that is
-    neither UTF-8 nor UTF-16 is read as Windows-1252. A quotation mark that is never closed would swallow the rows after it;
-    in such a file, quotation marks are read as ordinary characters.
+def decode(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16, or else in Windows-1252, a superset of Latin-1; of a .gz file, what is in it.
 
     Raises:
-        ValueError: a row has more or fewer cells than the first line, or the encoding can't be told.
+        ValueError: the encoding can't be told.
     """
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix == ".gz" else data
     encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
-        text = data.decode(encoding)
+        return data.decode(encoding)
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
         if sum(character > "\x7f" for character in text) > len(text) / 5:  # more than any Western European language has
             raise ValueError(f"{path} is not UTF-8, and its encoding can't be told: save it as UTF-8") from None
         print(f"{path.name} is not UTF-8: it is read as Windows-1252, a superset of Latin-1")
+        return text
+
+
+def read_csv(path: Path) -> Dataset:
+    """The rows of a CSV or TSV file. Every cell is a string, so that 0001, None and 1.0 stay what they are; an empty one is None.
+
+    The separator is the one of comma, semicolon, tab and bar that is most frequent in the first line. A quotation mark that
+    is never closed would swallow the rows after it; in such a file, quotation marks are read as ordinary characters.
+
+    Raises:
+        ValueError: the file has no rows, or one has more or fewer cells than the first line.
+    """
+    text = decode(path)
     header = text.lstrip().split("\n")[0]
     separator = max(",;\t|", key=header.count)
     csv.field_size_limit(2**31 - 1)
     try:
-        names, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
     except csv.Error:
         print(f"a quotation mark in {path.name} is never closed: all of them are read as ordinary characters")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=csv.QUOTE_NONE)
-        names, *rows = [row for row in reader if row]
+        lines = [row for row in reader if row]
+    if len(lines) < 2:
+        raise ValueError(f"{path} has no rows below a first line with the names of the columns: add them")
+    names, *rows = lines
     for i, row in enumerate(rows):
         if len(row) != len(names):
             raise ValueError(f"row {i} of {path} has {len(row)} cells, and the first line has {len(names)}: put texts that contain "
                              f"{separator!r} in quotation marks, and double those inside of them. The row is {str(row)[:200]}")
     return Dataset.from_dict({name.strip(): [row[i] or None for row in rows] for i, name in enumerate(names)})
+
+
+def read_lines(path: Path) -> Dataset:
+    """The lines of a text file as rows with a column `text`."""
+    return Dataset.from_dict({"text": [line.rstrip("\n") for line in io.StringIO(decode(path), newline=None)]})
 
 
 def read_with(builder: str) -> Callable[[Path], Dataset]:
@@ -59,7 +76,7 @@ def read_with(builder: str) -> Callable[[Path], Dataset]:
 
 
 READERS = {".csv": read_csv, ".tsv": read_csv, ".json": read_with("json"), ".jsonl": read_with("json"),
-           ".ndjson": read_with("json"), ".parquet": read_with("parquet"), ".txt": read_with("text")}
+           ".ndjson": read_with("json"), ".parquet": read_with("parquet"), ".txt": read_lines}
 
 
 def load(dataset_id: str, config: str | None = None, readers: dict[str, Callable[[Path], Dataset]] = READERS) -> DatasetDict:
@@ -124,6 +141,8 @@ def read(path: Path, readers: dict[str, Callable[[Path], Dataset]]) -> Dataset:
     """The rows of a file."""
     if format_of(path) not in readers:
         raise ValueError(f"{path} is in none of the formats that are read here: {', '.join(readers)}")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: remove it or fill it")
     return readers[format_of(path)](path)
 
 
@@ -185,6 +204,8 @@ def choose(dataset: DatasetDict, columns: dict[str, str], optional: tuple[str, .
         if rows is None:
             # a tenth, but more of few rows, where a tenth says little, and not more than is needed of many
             size = min(max(len(splits["train"]) // 10, min(len(splits["train"]) // 5, 50)), 10_000)
+            if size == 0:
+                raise ValueError(f"'train' has {len(splits['train'])} rows, too few to draw '{split}' from: add more, or give that split")
             parts = splits["train"].train_test_split(test_size=size, seed=0)
             splits["train"], rows = parts["train"], parts["test"]
             print(f"there is no split '{split}' with values: {size} rows of 'train', drawn at random, serve as one")

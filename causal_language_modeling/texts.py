@@ -1,11 +1,12 @@
 """Texts in the forms in which people keep them, and words in texts of any script."""
 
-import gzip
 import re
 import unicodedata
 from pathlib import Path
 
 from datasets import Dataset
+
+import loading
 
 COLUMNS = ("text",)
 END_OF_TEXT = "<|endoftext|>"
@@ -26,10 +27,8 @@ def split_text(text: str | None) -> list[str]:
 
 def read_file(path: Path) -> Dataset:
     """The texts of a .txt file: what stands between <|endoftext|>, as in the files of TinyStories, or else each line."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-        text = file.read()
-    parts = split_text(text) if END_OF_TEXT in text else [line for line in text.split("\n") if not is_blank(line)]
-    return Dataset.from_dict({"text": parts})
+    text = loading.decode(path)
+    return Dataset.from_dict({"text": split_text(text)}) if END_OF_TEXT in text else loading.read_lines(path)
 
 
 def read_rows(rows: Dataset, split: str, columns: dict[str, str]) -> Dataset:

@@ -129,6 +129,33 @@ def test_an_encoding_that_cannot_be_told_is_refused(loading, tmp_path):
         loading.load(str(tmp_path / "t.csv"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_lines_of_a_text_file_are_rows_in_any_usual_encoding(loading, tmp_path, encoding):
+    (tmp_path / "t.txt").write_bytes("Le café\r\n\r\nest très bon\u00a0\n".encode(encoding))
+    assert loading.load(str(tmp_path / "t.txt"))["train"].to_list() == [{"text": "Le café"}, {"text": ""}, {"text": "est très bon\u00a0"}]
+
+
+@pytest.mark.parametrize("content", ["\n", "text,label\n"])
+def test_a_csv_without_rows_is_told(loading, tmp_path, content):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"t\.csv has no rows below a first line with the names"):
+        loading.load(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.txt"])
+def test_an_empty_file_is_told(loading, tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name} is empty: remove it or fill it"):
+        loading.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("num_rows", [1, 4])
+def test_too_few_rows_to_draw_from_are_told(loading, tmp_path, num_rows):
+    write(tmp_path, "csv", {"train": ROWS["train"][:num_rows]})
+    with pytest.raises(ValueError, match=f"'train' has {num_rows} rows, too few to draw 'validation' from: add more"):
+        loading.load_splits(str(tmp_path), None, COLUMNS)
+
+
 @pytest.mark.parametrize("opened", [1, 2])
 def test_quotation_marks_that_never_close_swallow_no_rows(loading, tmp_path, capsys, opened):
     lines = [f"text {i}\tgood" for i in range(10)]
