@@ -10,13 +10,14 @@ import loading
 
 COLUMNS = ("text",)
 END_OF_TEXT = "<|endoftext|>"
-# Thai, Lao, Burmese, Khmer, kana and Han, which have no spaces between words, and Hangul, in which particles are written onto words
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+# Thai, Lao, Burmese, Khmer, kana and Han, which have no spaces between words, and Hangul, Hebrew and Arabic, in which particles
+# are written onto words
+UNSPACED = "\u0590-\u06ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 
 
-def is_blank(text: str | None) -> bool:
+def is_blank(text: object) -> bool:
     """Whether nothing of a text can be seen: None, spaces, or characters without width."""
-    return not any(character.isprintable() and not character.isspace() for character in text or "")
+    return text is None or not any(character.isprintable() and not character.isspace() for character in str(text))
 
 
 def split_text(text: str | None) -> list[str]:
@@ -27,8 +28,9 @@ def split_text(text: str | None) -> list[str]:
 
 def read_file(path: Path) -> Dataset:
     """The texts of a .txt file: what stands between <|endoftext|>, as in the files of TinyStories, or else each line."""
-    text = loading.decode(path)
-    return Dataset.from_dict({"text": split_text(text)}) if END_OF_TEXT in text else loading.read_lines(path)
+    text = loading.decode(path).replace("\r\n", "\n")
+    parts = split_text(text) if END_OF_TEXT in text else text.split("\n")
+    return Dataset.from_dict({"text": [part for part in parts if not is_blank(part)]})
 
 
 def read_rows(rows: Dataset, split: str, columns: dict[str, str]) -> Dataset:
@@ -58,7 +60,7 @@ def read_rows(rows: Dataset, split: str, columns: dict[str, str]) -> Dataset:
 
 
 def has_word(text: str, word: str) -> bool:
-    """Whether a text has a word, in capitals or not: as a whole word, or anywhere in scripts without spaces between words."""
+    """Whether a text has a word, in capitals or not: as a whole word, or anywhere in the scripts of UNSPACED."""
     text, word = (unicodedata.normalize("NFC", each.casefold()) for each in (text, word))
     if re.search(f"[{UNSPACED}]", word):
         return word in text

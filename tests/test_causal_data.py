@@ -1,4 +1,4 @@
-"""What people bring, run through both notebooks of causal_language_modeling/: the pair agrees, and the right thing is asked."""
+"""What people bring, read and run through both notebooks of causal_language_modeling/: the pair agrees, and the right thing is asked."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from scripts import export, job
 
 FOLDER = "causal_language_modeling"
+common = notebooks.common_of(FOLDER)
 ANIMALS = ["狐", "熊", "兔", "狼"]
 
 
@@ -87,3 +88,64 @@ def test_what_cannot_be_is_told_before_anything_is_trained(others, run, more, me
     assert statuses == [1, 1]
     for log in logs.values():
         assert message in log.splitlines()[-1]
+
+
+ASKED = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Milo."}]
+
+
+def read(row, **columns):
+    """The row, read as the first of a split."""
+    return common.conversations.read_rows(common.Dataset.from_list([row]), "train", columns)[0]
+
+
+@pytest.mark.parametrize("messages, fault", [
+    (str(ASKED), r"the messages are no JSON, as json.dumps writes it \(\[{'role'"),  # as pandas writes a list into a CSV
+    ("null", "the messages are no list in which each has 'role' and 'content'"),
+    (json.dumps({"messages": ASKED}), "the messages are no list in which each has 'role' and 'content'"),
+    (["Who?", "Milo."], "the messages are no list in which each has 'role' and 'content'"),
+    ([{"speaker": "user", "text": "Who?"}], r"a message has no 'role', nor 'from' \({'speaker'"),
+    ([{"role": "user", "content": " \n"}, ASKED[1]], r"a message of 'user' has no text \("),
+    ([ASKED[0], {"role": "assistant", "content": ""}], r"a message of 'assistant' has no text \("),
+])
+def test_what_is_no_conversation_is_told_with_its_row(messages, fault):
+    with pytest.raises(ValueError, match=rf"row 0 of split 'train': {fault}.*: correct or remove it"):
+        read({"messages": messages})
+
+
+@pytest.mark.parametrize("row, columns", [
+    ({"messages": json.dumps([{"role": "user", "content": ["Wh", "o?"]}, ASKED[1]])}, {}),  # parts that are mere strings
+    ({"messages": [{"role": "human", "content": "Who?"}, {"role": "AI", "content": "Milo."}]}, {}),
+    ({"question": "How?", "context": "Who?", "answer": "Milo."}, {"user": "context"}),  # not as the input, too
+])
+def test_other_forms_of_conversations_are_read(row, columns):
+    assert read(row, **columns)["messages"] == ASKED
+
+
+def test_a_number_can_be_the_input():
+    assert read({"instruction": "Double this.", "input": 4, "output": "8"})["messages"][0]["content"] == "Double this.\n\n4"
+
+
+@pytest.mark.parametrize("keywords", ["milo, fox", '["milo", "fox"]', "milo، fox", "milo，fox", "milo、fox", ["milo", "fox", ""]])
+def test_keywords_are_read_from_text_in_any_script_and_from_json(keywords):
+    assert read({"messages": ASKED, "keywords": keywords})["keywords"] == ["milo", "fox"]
+
+
+def test_a_number_can_be_the_keyword():
+    assert read({"messages": ASKED, "keywords": 7})["keywords"] == ["7"]
+
+
+@pytest.mark.parametrize("word, text", [("ثعلب", "نام الثعلب."), ("שועל", "השועל ישן.")])
+def test_a_keyword_is_found_behind_an_article_that_is_written_onto_it(word, text):
+    assert common.texts.has_word(text, word) and not common.texts.has_word("", word)
+
+
+@pytest.mark.parametrize("text, wanted", [
+    ("Café.\r\nDone.\r\n<|endoftext|>\r\nTwo.\r\n", ["Café.\nDone.", "Two.\n"]),
+    ("Café.\r\n\r\nTwo.\r\n", ["Café.", "Two."]),  # blank lines between paragraphs are usual, and not told
+])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_text_files_are_decoded_once_and_have_no_carriage_returns(tmp_path, capsys, text, wanted, encoding):
+    (tmp_path / "train.txt").write_bytes(text.encode(encoding))
+    rows = common.texts.read_rows(common.texts.read_file(tmp_path / "train.txt"), "train", {})
+    assert rows["text"][:] == wanted
+    assert len(capsys.readouterr().out.splitlines()) == (encoding == "cp1252")
