@@ -77,11 +77,13 @@ def from_json(text: str, name: str) -> object:
 
 
 def keywords_of(row: dict) -> list[str]:
-    """The keywords of a row, which may be a list, a list in JSON, or a text with commas of any script between them."""
+    """The keywords of a row, which may be a list, a list in JSON, or a text with commas or semicolons of any script."""
     words = row.get("keywords") or []
     if isinstance(words, str):
-        words = from_json(words, "keywords") if words.strip().startswith("[") else re.split("[,，、،]", words)
+        words = from_json(words, "keywords") if words.strip().startswith("[") else re.split("[,;，、；،؛]", words)
     words = words if isinstance(words, list) else [words]
+    if any(isinstance(word, list | dict) for word in words):
+        raise ValueError(f"the keywords are no list of words ({str(words)[:80]})")
     return [str(word).strip() for word in words if not is_blank(str(word))]
 
 
