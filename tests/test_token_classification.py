@@ -218,7 +218,7 @@ def test_tags_may_be_named_in_the_card(tmp_path):
         ({split: row(["a", "b"], [3, -100]) for split in SIZES}, r"row 0 of split 'train' has a word without a tag"),
         ({split: {"tokens": ["abc"], "ner_tags": [["O"] * 3]} for split in SIZES}, r"has the words 'abc' .* lists are needed"),
         ({split: {"tokens": ["a b"], "ner_tags": ["O O"]} for split in SIZES}, r"the tags 'O O', and lists are needed"),
-        ({split: row(["a", "b"], ["O", "O"]) for split in SIZES}, r"all words have the same tag, \['O'\]"),
+        ({split: row(["a", "b"], ["O", "O"]) for split in SIZES}, r"all words of 'train' have the same tag, \['O'\]"),
     ],
 )
 def test_data_that_would_train_on_garbage_are_refused(tmp_path, wrong, message):
@@ -299,9 +299,8 @@ def test_named_tags_in_another_scheme_are_read_too(tmp_path):
     "given, names, said",
     [
         (["NOUN", "VERB", "X"], ["NOUN", "VERB", "X"], "scored by itself: NOUN, VERB, X"),
-        (["PER", "O", "O"], ["O", "PER"], "scored by itself: O, PER"),
+        (["PER", "O", "O"], ["O", "PER"], "every tag needs a prefix, such as B-, or is O; these have none: ['PER']"),
         ([10, 2, 0], ["0", "2", "10"], "If these numbers mean spans, name them"),
-        (["B-PER", "PER", "O"], ["O", "B-PER", "PER"], r"these have none: ['PER']"),
         (["B", "E", "S"], ["B", "E", "S"], "scored by itself: B, E, S"),
     ],
 )

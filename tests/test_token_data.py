@@ -68,6 +68,12 @@ def test_lines_of_unequal_columns_are_named(tmp_path, text, line):
         rows_of(file_of(tmp_path / "t.txt", text))
 
 
+def test_webanno_is_named_with_a_cure(tmp_path):
+    text = "#FORMAT=WebAnno TSV 3.2\n\n\n#Text=Ana left\n1-1\t0-3\tAna\tPER\n1-2\t4-8\tleft\t_\n\n#Text=No\n2-1\t9-11\tNo\t_\n"
+    with pytest.raises(ValueError, match="t.tsv is WebAnno TSV: export CoNLL 2002"):
+        rows_of(file_of(tmp_path / "t.tsv", text))
+
+
 UD = """# sent_id = 1
 # text = Vámonos al mar
 1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
@@ -114,6 +120,18 @@ def test_csv_with_a_word_per_row(tmp_path, text):
     path, words = file_of(tmp_path / "ner.csv", text), [["None", '"', "a"], ["Oslo"]]
     assert rows_of(path) == list(zip(words, [["B-PER", "O", "O"], ["B-LOC"]]))
     assert rows_of(path, {"ner_tags": "POS"}) == list(zip(words, [["NN", "$", "DT"], ["NN"]]))
+
+
+def test_sentences_of_csv_are_numbered_within_documents(tmp_path):
+    text = "doc_id,sent_id,Token,NER_Tag\nd1,0,Ana,B-PER\nd1,0,left,O\nd2,0,Oslo,B-LOC\nd2,1,No,O\n"
+    words = [["Ana", "left"], ["Oslo"], ["No"]]
+    assert rows_of(file_of(tmp_path / "t.csv", text)) == list(zip(words, [["B-PER", "O"], ["B-LOC"], ["O"]]))
+
+
+def test_csv_of_words_without_numbers_says_what_to_do(tmp_path):
+    path = file_of(tmp_path / "t.csv", "word,tag\n" + "Ana,B-PER\nleft,O\n\n" * 9)
+    with pytest.raises(ValueError, match="lists are needed: .* CSV with a word per row and its sentence's number in a column"):
+        common.load_splits(str(path), None, {})
 
 
 def test_csv_with_lists_says_what_to_do(tmp_path):
@@ -165,6 +183,21 @@ def test_the_columns_of_an_export_can_be_named(tmp_path):
     assert rows_of(path, {"tokens": "sentence", "ner_tags": "marks"}) == [(WORDS, TAGS)]
 
 
+def test_tasks_of_label_studio(tmp_path):
+    span = {"value": {"start": 0, "end": 3, "labels": ["PER"]}, "type": "labels"}
+    done = {"result": [span, {"type": "relation", "from_id": "a", "to_id": "b"}], "was_cancelled": False}
+    annotations = [[done], [], [{"result": [], "was_cancelled": True}], [{"result": [], "was_cancelled": True}, done]]
+    path = file_of(tmp_path / "t.json", json.dumps([{"data": {"said": "Ana left"}, "annotations": made} for made in annotations]))
+    assert rows_of(path, {"tokens": "said"}) == [(["Ana", "left"], ["B-PER", "O"])] * 2
+    with pytest.raises(ValueError, match="no 'text', only .'said'.: name yours, e.g. columns = {'tokens': 'said'}"):
+        rows_of(path)
+
+
+def test_json_without_rows_is_told(tmp_path):
+    with pytest.raises(ValueError, match="'train' has 0 rows"):
+        common.load_splits(str(file_of(tmp_path / "t.json", "[]\n")), None, {})
+
+
 def test_json_with_words_is_read_as_it_is(tmp_path):
     row = {"text": "Ana left", "tokens": ["Ana", "left"], "ner_tags": ["B-PER", "O"], "labels": [1, 2]}
     assert rows_of(file_of(tmp_path / "train.jsonl", json.dumps(row))) == [(row["tokens"], row["ner_tags"])]
@@ -194,6 +227,50 @@ def test_spans_cover_whole_words(text, spans, expected):
 def test_spans_that_cannot_be_read_are_named(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         rows_of(file_of(tmp_path / "t.jsonl", "\n".join(map(json.dumps, [{"text": "No.", "label": []}, row]))))
+
+
+# ---------------------------------------------------------------------------------------------------- tags
+
+
+def test_spans_need_no_word_outside_of_them(capsys):
+    splits = {"train": {"ner_tags": [["B-STREET", "L-STREET", "U-CITY"]]}}
+    assert formats.in_iob2(splits, ["B-STREET", "L-STREET", "U-CITY"]) == ["O", "B-STREET", "I-STREET", "B-CITY", "I-CITY"]
+    assert splits["train"]["ner_tags"] == [["B-STREET", "I-STREET", "B-CITY"]]
+    assert formats.in_iob2({}, ["B", "E", "M", "S"]) == ["B", "E", "M", "S"]
+    assert "no spans" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [["O", "PER", "LOC"], ["o", "b-per", "i-per"], ["O", "PER-B", "PER-I"]])
+def test_what_spans_would_need_is_told(names, capsys):
+    assert formats.in_iob2({}, names) == names
+    assert "To have spans, every tag needs a prefix, such as B-, or is O" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [["O", "B-PER", "LOC"], ["NOUN", "I-"], ["S", "B-PER"]])
+def test_tags_of_spans_among_plain_tags_are_refused(names):
+    with pytest.raises(ValueError, match="some tags have a prefix of spans, such as .*, and others don't"):
+        formats.in_iob2({}, names)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_with_one_tag_or_without_words_is_told(tmp_path, split, capsys):
+    for name in ("train", "validation", "test"):
+        file_of(tmp_path / f"{name}.conll", "Ana O\nleft O\n\n" if name == split else "Ana B-PER\nleft O\n\n")
+    if split == "train":
+        with pytest.raises(ValueError, match=r"all words of 'train' have the same tag, \['O'\]: name the column"):
+            common.load_splits(str(tmp_path), None, {})
+    else:
+        common.load_splits(str(tmp_path), None, {})
+        assert f"all words of '{split}' have the same tag, ['O'], and its scores say nothing" in capsys.readouterr().out
+    file_of(tmp_path / f"{split}.conll", "\u200b O\n")
+    with pytest.raises(ValueError, match=f"'{split}' has no words: add some, or leave this split out"):
+        common.load_splits(str(tmp_path), None, {})
+
+
+def test_a_row_with_too_few_tags_can_be_found(tmp_path):
+    rows = [{"tokens": ["Ana", str(i)], "ner_tags": ["B-PER", "O"][: 1 + (i != 7)]} for i in range(9)]
+    with pytest.raises(ValueError, match="has 2 words and 1 tags: .* .'Ana', '7'. and .'B-PER'."):
+        common.load_splits(str(file_of(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))), None, {})
 
 
 # ---------------------------------------------------------------------------------------------------- both notebooks
@@ -234,6 +311,11 @@ def test_both_notebooks_are_the_same_on_plain_tags_in_windows(plain):
     (one,), (two,) = (outcomes(plain, name) for name in notebooks.PAIR)
     assert one["losses"] == two["losses"] and one["metrics"] == two["metrics"] and one["history"] == two["history"]
     assert one["losses"][-1] < one["losses"][0] and one["rows"] > 11
+
+
+def test_texts_that_are_cut_into_windows_are_not_called_too_long(plain):
+    logs = [path.read_text() for path in plain.glob("*.log")]
+    assert len(logs) == 2 and all("indexing errors" not in log for log in logs)
 
 
 @pytest.mark.parametrize("name", notebooks.PAIR)

@@ -1,6 +1,5 @@
 """Preprocessing and display helpers that both notebooks of this folder import."""
 
-from collections import Counter
 from html import escape
 from itertools import groupby
 from math import inf
@@ -31,17 +30,24 @@ def load_splits(dataset_id: str, dataset_config: str | None, columns: dict[str, 
         whatever scheme, come in IOB2: O, then B- and I- of each type. Other tags keep their names.
 
     Raises:
-        ValueError: words or tags are no lists, or not as many, or a tag is missing; or all words have the same tag.
+        ValueError: words or tags are no lists, or not as many, or a tag is missing; or a split has no words, or those of `train` all
+            have the same tag.
     """
     own = {name: columns.get(name, name) for name in ("tokens", "ner_tags")}
     dataset = loading.load_splits(dataset_id, dataset_config, own, readers=formats.readers(columns))
     feature = getattr(dataset["train"].features["ner_tags"], "feature", None)
     names = feature.names if isinstance(feature, ClassLabel) else []
     splits = {split: formats.words_and_tags(rows, split) for split, rows in dataset.items()}
-    used = Counter(tag for rows in splits.values() for tags in rows["ner_tags"] for tag in tags)
-    if len(used) < 2:
-        raise ValueError(f"all words have the same tag, {list(used)}: name the column that you mean, e.g. columns = {{'ner_tags': 'xpos'}}")
-    names = formats.in_iob2(splits, [*names, *sorted(used.keys() - set(names), key=formats.by_type)])
+    used = {split: {tag for tags in rows["ner_tags"] for tag in tags} for split, rows in splits.items()}
+    for split, tags in used.items():
+        message = f"all words of '{split}' have the same tag, {list(tags)}"
+        if not tags:
+            raise ValueError(f"'{split}' has no words: add some, or leave this split out, and rows of 'train' will serve as one")
+        if len(tags) == 1 and split == "train":
+            raise ValueError(f"{message}: name the column that you mean, e.g. columns = {{'ner_tags': 'xpos'}}, or add words with others")
+        if len(tags) == 1:
+            print(f"{message}, and its scores say nothing: leave this split out, and rows of 'train' will serve as one")
+    names = formats.in_iob2(splits, [*names, *sorted(set().union(*used.values()) - set(names), key=formats.by_type)])
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
     dataset = DatasetDict({split: Dataset.from_dict(rows, features=features) for split, rows in splits.items()})
     loading.count_known(dataset, "tokens")

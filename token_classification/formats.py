@@ -42,7 +42,8 @@ def words_and_tags(rows: Dataset, split: str) -> dict[str, list[list[str]]]:
             raise ValueError(f"{where} has the words {str(words)[:100]!r} and the tags {str(tags)[:100]!r}, and lists are needed: "
                              "write JSON lines or parquet, or CSV with a word per row and its sentence's number in a column 'sentence'")
         if len(words) != len(tags):
-            raise ValueError(f"{where} has {len(words)} words and {len(tags)} tags: give every word one tag, O outside of entities")
+            raise ValueError(f"{where} has {len(words)} words and {len(tags)} tags: give every word one tag, O outside of entities. "
+                             f"They are {str(words)[:300]} and {str(tags)[:300]}")
         if any(tag in (None, "") or tag != tag or isinstance(tag, int) and tag < 0 for tag in tags):
             raise ValueError(f"{where} has a word without a tag: {str(list(zip(words, tags)))[:300]}")
         words = ["" if word is None else str(word) for word in words]
@@ -62,15 +63,22 @@ def by_type(tag: str) -> tuple:
 def in_iob2(splits: dict[str, dict], names: list[str]) -> list[str]:
     """Convert the tags of spans to IOB2 in place, leave other tags as they are, and say so; return the names of the tags.
 
-    Spans have O and, for all other tags, a prefix: IOB1, IOB2, BIOES, BILOU or BMES, with or without a type behind it. An I-
-    after O or after another type begins a span.
+    Spans have a prefix and a type, or are O, in IOB1, IOB2, BIOES, BILOU or BMES. Where some words have O, the types may be left
+    out. An I- after O or after another type begins a span.
+
+    Raises:
+        ValueError: some tags have the prefix B- or I-, and others are plain.
     """
     others = [name for name in names if name != "O" and not PREFIXED.fullmatch(name)]
-    if others or "O" not in names:
+    if others or "O" not in names and min(map(len, names)) == 1:
+        if prefixed := [name for name in names if name[:2] in ("B-", "I-")]:
+            without = [name for name in names if name != "O" and name not in prefixed]
+            raise ValueError(f"some tags have a prefix of spans, such as {prefixed[:5]}, and others don't, such as {without[:5]}: "
+                             "write B- or I- before every tag but O, or before none")
         print(f"the tags are no spans, and every word is scored by itself: {', '.join(names)[:300]}")
         if all(name.isdigit() for name in names):
             print("If these numbers mean spans, name them: write the tags as words, or give their names in the dataset's card.")
-        if others and any(PREFIXED.fullmatch(name) for name in names):
+        if {"O", "o"} & set(names):
             print(f"To have spans, every tag needs a prefix, such as B-, or is O; these have none: {others[:10]}")
         return names
     changed = 0
@@ -130,9 +138,11 @@ def read_conll(path: Path, columns: dict[str, str]) -> Dataset:
     first column that only counts the words, and comments: lines that begin with # and don't end in a tag of other lines.
 
     Raises:
-        ValueError: a line has fewer or more columns than most, or there is only one.
+        ValueError: a line has fewer or more columns than most, or there is only one, or the file is no CoNLL but WebAnno.
     """
     lines = read_lines(path)
+    if lines[0].startswith("#FORMAT=WebAnno"):
+        raise ValueError(f"{path} is WebAnno TSV: export CoNLL 2002 instead")
     for separator in ("\t", "[ \t]+"):
         cells = [re.split(separator, line.rstrip().strip(" ")) if line.strip() else None for line in lines]
         cells = [None if row and row[0] == "-DOCSTART-" else row for row in cells]
@@ -184,23 +194,23 @@ def read_conllu(path: Path, columns: dict[str, str]) -> Dataset:
 def read_csv(path: Path, columns: dict[str, str]) -> Dataset:
     """A CSV or TSV file with a word per row and a column `sentence`, `Sentence #` or `sentence_id`: a row per sentence.
 
-    The number of a sentence may stand in each of its rows or in the first only. A file without such a column is read as it is,
-    and a TSV file with empty lines between others is CoNLL.
+    The number of a sentence may stand in each of its rows or in the first only, and may begin anew in each `document`. A file
+    without such columns is read as it is, and a TSV file with empty lines between others is CoNLL.
     """
     if ".tsv" in path.suffixes and re.search(r"\S[^\S\n]*\n[^\S\n]*\n\s*\S", "\n".join(read_lines(path))):
         return read_conll(path, columns)
     table = loading.read_csv(path)
-    pattern = r"sent(ence)?s?[ _]?(#|id|idx|index|no|number)?"
-    number = next((name for name in table.column_names if re.fullmatch(pattern, name.lower())), None)
-    sentences, previous = [], None
-    for i, value in enumerate(table[number] if number else []):
-        if i == 0 or value not in (None, previous):
+    pattern = r"(sent(ence)?s?|doc(ument)?s?)[ _]?(#|id|idx|index|no|number)?"
+    numbers = [name for name in table.column_names if re.fullmatch(pattern, name.lower())]
+    sentences, previous = [], [None] * len(numbers)
+    for i, values in enumerate(zip(*(table[name] for name in numbers))):
+        if i == 0 or any(value not in (None, last) for value, last in zip(values, previous)):
             sentences.append([])
         sentences[-1].append(i)
-        previous = value or previous
-    if len(sentences) == (len(table) if number else 0):  # no sentence has two rows: these are no words
-        return table
-    found = {name: [[values[i] for i in rows] for rows in sentences] for name, values in table.to_dict().items() if name != number}
+        previous = [value or last for value, last in zip(values, previous)]
+    found = table.to_dict()
+    if 0 < len(sentences) < len(table):  # otherwise no sentence has two rows, and these are no words
+        found = {name: [[values[i] for i in rows] for rows in sentences] for name, values in found.items() if name not in numbers}
     for own, usual in (("tokens", ("word", "words", "token")), ("ner_tags", ("tag", "tags", "ner", "ner_tag", "label"))):
         name = next((name for name in found if name.lower() in usual), None)
         if own not in columns and own not in found and name:
@@ -208,16 +218,29 @@ def read_csv(path: Path, columns: dict[str, str]) -> Dataset:
     return Dataset.from_dict(found)
 
 
+def finished(task: dict) -> list[dict]:
+    """The annotations of a task of Label Studio that were not cancelled."""
+    return [annotation for annotation in task["annotations"] if not annotation.get("was_cancelled")]
+
+
 def text_and_spans(row: dict | list, columns: dict[str, str]) -> tuple[str, list] | None:
-    """The text and the list of spans of a row that an annotation tool has exported, or None if it is no such row."""
+    """The text and the list of spans of a row that an annotation tool has exported, or None if it is no such row.
+
+    Raises:
+        ValueError: the text of a task of Label Studio has another name.
+    """
+    name = columns.get("tokens", "text")
     if isinstance(row, list) and len(row) == 2 and isinstance(row[1], dict):  # spaCy: [text, {"entities": [...]}]
         row = {"text": row[0], **row[1]}
     if not isinstance(row, dict):
         return None
     if isinstance(row.get("data"), dict) and isinstance(row.get("annotations"), list):  # Label Studio, not the "min" form
-        results = [result["value"] for annotation in row["annotations"][:1] for result in annotation["result"]]
+        if name not in row["data"]:
+            cure = f"name yours, e.g. columns = {{'tokens': '{next(iter(row['data']), 'sentence')}'}}"
+            raise ValueError(f"a task of Label Studio has no '{name}', only {list(row['data'])}: {cure}")
+        results = [result.get("value", {}) for annotation in finished(row)[:1] for result in annotation["result"]]
         row = {**row["data"], "spans": [value for value in results if "labels" in value]}
-    text = row.get(columns.get("tokens", "text"))
+    text = row.get(name)
     names = [columns["ner_tags"]] if "ner_tags" in columns else ["entities", "spans", "labels", "label"]
     spans = next((row[name] for name in names if isinstance(row.get(name), list)), None)
     words = row.get("tokens")
@@ -271,6 +294,8 @@ def tag_spans(text: str, spans: list) -> tuple[list[str], list[str], int]:
 def read_json(path: Path, columns: dict[str, str]) -> Dataset:
     """JSON or JSON lines. Texts with marked spans, as annotation tools export them, become words and tags; others are read as usual.
 
+    Left out are rows that were rejected (Prodigy) and tasks without an annotation (Label Studio).
+
     Raises:
         ValueError: a row has no text or no list of spans where others have, or a span can't be read.
     """
@@ -281,11 +306,12 @@ def read_json(path: Path, columns: dict[str, str]) -> Dataset:
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if isinstance(rows, dict):
         rows = rows["annotations"] if isinstance(rows.get("annotations"), list) and "data" not in rows else [rows]
-    if not any(text_and_spans(row, columns) for row in rows):
+    if rows and not any(text_and_spans(row, columns) for row in rows):
         return loading.READERS[".jsonl"](path)
     found, left_out, rejected = [], 0, 0
     for i, row in enumerate(rows):
-        if row is None or isinstance(row, dict) and row.get("answer") in ("reject", "ignore"):  # Prodigy's
+        is_task = isinstance(row, dict) and "data" in row and isinstance(row.get("annotations"), list)
+        if row is None or isinstance(row, dict) and row.get("answer") in ("reject", "ignore") or is_task and not finished(row):
             rejected += 1
             continue
         try:
@@ -297,7 +323,7 @@ def read_json(path: Path, columns: dict[str, str]) -> Dataset:
         found.append((words, tags))
         left_out += n
     if rejected:
-        print(f"{path.name}: {rejected} rejected or empty rows are left out")
+        print(f"{path.name}: {rejected} rows without an accepted annotation are left out")
     if left_out:
         print(f"{path.name}: {left_out} spans that overlap a longer one are left out")
     return table_of(found, columns)
