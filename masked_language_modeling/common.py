@@ -35,12 +35,15 @@ def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) ->
     dataset, num_blank = loading.load(dataset_id, config), 0
     for split, rows in dataset.items():
         if names["text"] in rows.column_names:  # before splits are made, so that none is made of blank lines
-            has_text = [any(c.isprintable() and not c.isspace() for c in str(text or "")) for text in rows[names["text"]]]
+            has_text = [any(c.isprintable() and not c.isspace() for c in str("" if text is None else text)) for text in rows[names["text"]]]
             dataset[split] = rows.select(np.flatnonzero(has_text))
             num_blank += has_text.count(False)
     if num_blank:
         print(f"{num_blank} blank rows are left out")
     dataset = loading.choose(dataset, names, optional=() if "label" in columns else ("label",))
+    for split, rows in dataset.items():
+        if not isinstance(rows.features["text"], Value):
+            raise ValueError(f"row 0 of '{split}' has the text {str(rows[0]['text'])[:100]}, which is not a text: make one of it")
     loading.count_known(dataset, "text")
     return dataset.cast_column("text", Value("string"))
 
@@ -61,9 +64,10 @@ def rows_with_classes(splits: DatasetDict) -> pd.DataFrame:
         rows["label"] = rows["label"].where(rows["label"] >= 0)  # -1: the label is secret or missing
     rows = rows.dropna(subset="label")
     if not rows["label"].map(pd.api.types.is_scalar).all():
-        print("no probe: the labels are lists")
+        print("no probe: the labels are lists or dicts")
         return nothing
     rows["label"] = rows["label"].map(str)
+    rows = rows[rows["label"].astype(bool)]  # not ""
     if any(re.fullmatch(r"[+-]?(\d*[.,]\d*[1-9]\d*|[\d.]+e-\d+)", label) for label in rows["label"]):
         print("no probe: the labels are decimal numbers, and not classes")
         return nothing

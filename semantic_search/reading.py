@@ -31,7 +31,7 @@ def load_collection(dataset_id: str, columns: dict[str, str], config: str | None
         Columns `id`, `summary` (the first sentence, cut if it is very long) and `text`, all strings. Blank texts are left out.
 
     Raises:
-        ValueError: two different texts have the same id.
+        ValueError: two different texts have the same id, or one is a list or a dict.
     """
     if dataset_id == "stdlib":
         return Dataset.from_list(runpy.run_path(STDLIB)["load"]())
@@ -41,6 +41,8 @@ def load_collection(dataset_id: str, columns: dict[str, str], config: str | None
         for row in rows.select_columns([name, text]):
             if is_blank(row[text]):
                 blank += 1
+            elif isinstance(row[text], (list, dict)):
+                raise ValueError(f"{dataset_id} has the text {str(row[text])[:100]}, which is not a text: make one of it")
             elif texts.setdefault(as_id(row[name]), str(row[text])) != str(row[text]):
                 raise ValueError(f"{dataset_id} has several texts with the id {as_id(row[name])!r}: give each text an id of its own")
     if blank:
@@ -55,7 +57,8 @@ def load_questions(questions_id: str, ids: list[str], columns: dict[str, str], c
     Args:
         ids: the ids of the collection.
         columns: {name here: name in the data}, e.g. {"question": "query"}; empty if the columns are `question` and
-            `answers`: a list of ids or a single one, in CSV also several as `["d1", "d2"]` or `d1; d2`.
+            `answers`: a list of ids or a single one, in CSV also several as `["d1", "d2"]` or `d1; d2`. The numbers 7,
+            "7.0" and "007" are the same id, if the collection has one of them.
         questions_id, config: as for `load_collection`.
 
     Returns:
@@ -63,20 +66,24 @@ def load_questions(questions_id: str, ids: list[str], columns: dict[str, str], c
         data/, the answers that the running Python doesn't have are left out.
 
     Raises:
-        ValueError: a question is blank or has no answer, or an answer is not in the collection.
+        ValueError: a question is blank or no text, or has no answer, or an answer is not in the collection.
     """
     names = {name: columns.get(name, name) for name in ("question", "answers")} | {"since": "since"}
-    splits, known = load_splits(questions_id, config, names, optional=("since",)), set(ids)
+    splits = load_splits(questions_id, config, names, optional=("since",))
+    known = {plain(name): name for name in ids} | {name: name for name in ids}
     for split, rows in splits.items():
         answers = [as_ids(cell, known) for cell in rows["answers"]]
-        if "since" in rows.column_names and isinstance(rows[0]["since"], list):
+        if "since" in rows.column_names and all(re.fullmatch(r"\[('(3\.\d+)?'(, )?)+\]", str(since)) for since in rows["since"]):
             in_this_python = runpy.run_path(STDLIB)["in_this_python"]
             answers = [in_this_python(names, since) for names, since in zip(answers, rows["since"])]
         for i, (question, names) in enumerate(zip(rows["question"], answers)):
-            if is_blank(question) or not names:
-                raise ValueError(f"row {i} of split '{split}' has the question {question!r} and the answers {names}: remove it")
-            if unknown := sorted(set(names) - known):
-                raise ValueError(f"row {i} of split '{split}' has answers that are not in the collection: {unknown}")
+            if is_blank(question) or isinstance(question, (list, dict)) or not names:
+                raise ValueError(f"row {i} of split '{split}' has the question {question!r} and the answers {names}: remove it, or "
+                                 "write the question as one text")
+            if unknown := sorted(set(names) - known.keys()):
+                raise ValueError(f"row {i} of split '{split}' has answers that are not in the collection: {unknown[:5]}. Its question is "
+                                 f"{shorten(str(question), 100)!r}. Answers are ids, and those of the collection are like {ids[:3]}: "
+                                 "correct them, or remove the row")
         splits[split] = Dataset.from_dict({"question": list(map(str, rows["question"])), "answers": answers})
     count_known(splits, "question")
     trained = {name for names in splits["train"]["answers"] for name in names}
@@ -107,12 +114,20 @@ def as_id(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def as_ids(cell: object, known: set[str]) -> list[str]:
-    """The ids in a cell of `answers`, each once; `known` are those of the collection."""
-    if isinstance(cell, str) and cell not in known:
-        cell = ["".join(parts) for parts in re.findall(r"\"([^\"]+)\"|'([^']+)'|([^\s\[\]\"',;|]+)", cell)]
-    cell = cell if isinstance(cell, list) else [cell]
-    return list(dict.fromkeys(as_id(value) for value in cell if value is not None))
+def plain(name: str) -> str:
+    """An id without blanks around it; if it is a whole number, also without zeros before it and ".0" after it."""
+    return re.sub(r"^0*(\d+)(\.0)?$", r"\1", name.strip())
+
+
+def as_ids(cell: object, known: dict[str, str]) -> list[str]:
+    """The ids in a cell of `answers`, each once; `known` has those of the collection, under themselves and as `plain` makes them."""
+    if isinstance(cell, str) and plain(cell) not in known:
+        parts = [part for part in re.split(r"\s*[;|,]\s*", cell.strip()) if part]  # ids may have blanks in them
+        if not all(plain(part) in known for part in parts):
+            parts = ["".join(parts) for parts in re.findall(r"\"([^\"]+)\"|'([^']+)'|([^\s\[\]\"',;|]+)", cell)]
+        cell = parts
+    names = [as_id(value) for value in (cell if isinstance(cell, list) else [cell]) if value is not None]
+    return list(dict.fromkeys(known.get(name) or known.get(plain(name), name) for name in names))
 
 
 def question_pairs(questions: Dataset, collection: Dataset) -> list[dict]:

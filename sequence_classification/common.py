@@ -29,7 +29,8 @@ def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) ->
         left out.
 
     Raises:
-        ValueError: `train` has a single label, or too many for classes; or another split has a label that it lacks.
+        ValueError: a text is a list or a dict, or a split has no complete row; `train` has a single label, or too many for
+            classes; or another split has a label that it lacks.
     """
     names = {name: columns.get(name, name) for name in ("text", "text_pair", "label")}
     given = loading.load(dataset_id, config)
@@ -38,12 +39,16 @@ def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) ->
     texts = [name for name in ("text", "text_pair") if name in dataset["train"].column_names]
     for split, rows in dataset.items():
         for name in texts:
+            if not isinstance(rows.features[name], Value):
+                raise ValueError(f"row 0 of '{split}' has the {name} {str(rows[0][name])[:100]}, which is not a text: make one of it")
             rows = rows.cast_column(name, Value("string"))
         has_text = [all(any(c.isprintable() and not c.isspace() for c in row[name] or "") for name in texts) for row in rows]
         has_label = [not label_kinds.is_missing(label, rows.features["label"]) for label in rows["label"]]
         is_complete = [text and label for text, label in zip(has_text, has_label)]
         if not all(is_complete):
             print(f"{is_complete.count(False)} rows of '{split}' have a blank text or no label, and are left out")
+        if not any(is_complete):
+            raise ValueError(f"no row of '{split}' has both a text and a label: leave this split out, and rows of 'train' serve as one")
         dataset[split] = rows.select(np.flatnonzero(is_complete))
     if len(texts) == 1:
         loading.count_known(dataset, "text")

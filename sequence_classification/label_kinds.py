@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 from datasets import ClassLabel, DatasetDict, List, Value, concatenate_datasets
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, confusion_matrix, f1_score, mean_squared_error
+
+SEPARATOR = r"\s*[,;|]\s*"  # of labels that are written as one
 
 
 def problem_type(dataset: DatasetDict) -> str:
@@ -21,9 +24,11 @@ def problem_type(dataset: DatasetDict) -> str:
 
 
 def is_missing(label: object, feature: object) -> bool:
-    """Whether there is no label: None, NaN, None in a list, or -1 where the classes have names."""
+    """Whether there is no label: None, NaN, a blank text, None in a list, or -1 where the classes have names."""
     if isinstance(label, list):
         return None in label
+    if isinstance(label, str):
+        return not label.strip()
     return label is None or label != label or (label == -1 and isinstance(feature, ClassLabel))
 
 
@@ -34,9 +39,11 @@ def encode_labels(dataset: DatasetDict, drawn: tuple[str, ...] = ()) -> DatasetD
         drawn: the splits that are rows of `train`, drawn at random. Rows whose label is then missing in `train` go back.
     """
     feature = dataset["train"].features["label"]
+    if isinstance(feature, dict):
+        raise ValueError(f"a label is a dict, such as {dataset['train'][0]['label']}: give a word, a number, or a list of them")
     labels = {split: rows["label"][:] for split, rows in dataset.items()}
     if all(isinstance(label, str) and label[:1] + label[-1:] == "[]" for label in labels["train"]):  # a CSV has lists as text
-        labels = {split: [ast.literal_eval(label) for label in rows] for split, rows in labels.items()}
+        labels = {split: [read_list(label) for label in rows] for split, rows in labels.items()}
     is_list = isinstance(labels["train"][0], list)
     names = getattr(feature.feature if isinstance(feature, List) else feature, "names", None)  # those of a ClassLabel
     if names is None:
@@ -48,11 +55,18 @@ def encode_labels(dataset: DatasetDict, drawn: tuple[str, ...] = ()) -> DatasetD
         if is_numeric and not all(number.is_integer() for number in numbers):
             if is_list:
                 raise ValueError(f"a label is a list of numbers with decimals, such as {values[:3]}: round them, or give names or ids")
+            if with_comma := [value for value in values if "," in str(value)]:
+                print(f"labels such as {with_comma[0]!r} are read as numbers with decimals: for several labels per text, write "
+                      f"{with_comma[0].split(',')}")
             scores = {split: [as_number(value) for value in rows] for split, rows in labels.items()}
             return with_labels(dataset, scores, Value("float32"))
         name_of = lambda value: str(int(as_number(value)) if is_numeric else value).strip()  # 1, 1.0 and "1" are the same class
         names = sorted({name_of(value) for value in values}, key=int if is_numeric else None)
         ids = {name: i for i, name in enumerate(names)}
+        joined = [name for name in names if len(parts := re.split(SEPARATOR, name)) > 1 and ids.keys() >= set(parts)]
+        if joined and not is_list:
+            print(f"labels such as {joined[0]!r} are taken for classes of their own: if a text can have several labels, write "
+                  f"{re.split(SEPARATOR, joined[0])}, and [] for none")
         labels = {split: [[ids[name_of(value)] for value in row] if is_list else ids[name_of(row)] for row in rows]
                   for split, rows in labels.items()}
     dataset = with_labels(dataset, labels, List(ClassLabel(names=names)) if is_list else ClassLabel(names=names))
@@ -67,7 +81,7 @@ def encode_labels(dataset: DatasetDict, drawn: tuple[str, ...] = ()) -> DatasetD
         raise ValueError(f"all rows of 'train' have the label {[names[i] for i in in_train]}: a classifier needs two at least")
     if len(in_train) > max(20, sum(len(label) if is_list else 1 for label in dataset["train"]["label"]) / 2):
         raise ValueError(f"'train' has {len(in_train)} labels in {len(dataset['train'])} rows, such as {names[:3]}, which is too many for "
-                         "classes: name another column as the label. If they are scores, write them as numbers with a decimal point")
+                         "classes: name another column as the label. If they are scores, divide them, so that some have decimals")
     for split, rows in dataset.items():
         if unknown := [names[i] for i in sorted(occurring(rows["label"]) - in_train)]:
             raise ValueError(f"split '{split}' has labels that 'train' has not: {unknown[:10]}: move these rows, or remove them")
@@ -86,8 +100,19 @@ def with_labels(dataset: DatasetDict, labels: dict[str, list], feature: object) 
     })
 
 
+def read_list(label: str) -> list:
+    """A list that is written as ['a', 'b']."""
+    try:
+        return ast.literal_eval(label)
+    except (SyntaxError, ValueError):
+        raise ValueError(f"there is a label {label}: a list needs quotation marks around its words, like ['a', 'b'], and the name of "
+                         "a class must not begin and end with brackets") from None
+
+
 def as_number(value: object) -> float | None:
-    """A number, or a number as a word, as a float; None for anything else."""
+    """A number, or a number as a word (3.5 or 3,5), as a float; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()):
+        value = value.replace(",", ".")
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -138,6 +138,7 @@ def splits_of(labels, feature=None):
 @pytest.mark.parametrize("labels, feature, classes", [
     (["a", "b", "b"] * 5, None, {"a": 10, "b": 20}),
     ([None, "a", "b"] * 3, None, {"a": 6, "b": 6}),
+    (["", "a", "b"] * 3, None, {"a": 6, "b": 6}),
     ([0, 1, None] * 3, None, {"0.0": 6, "1.0": 6}),
     ([True, False] * 3, None, {"True": 6, "False": 6}),
     (["1", "2.0"] * 3, None, {"1": 6, "2.0": 6}),
@@ -167,6 +168,22 @@ def test_other_labels_give_no_probe_and_a_line_that_says_why(labels, feature, re
     assert len(rows) == 0 and list(rows) == ["text", "label"]
     printed = capsys.readouterr().out
     assert printed.startswith("no probe: ") and reason in printed
+
+
+def rows_of(folder, texts):
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return common.load_splits(str(folder / "rows.jsonl"), None, {})
+
+
+def test_a_number_is_a_text_also_if_it_is_zero(tmp_path):
+    loaded = rows_of(tmp_path, [i / 2 for i in range(20)])
+    assert sorted(float(text) for rows in loaded.values() for text in rows["text"]) == [i / 2 for i in range(20)]
+
+
+@pytest.mark.parametrize("nested", [["One.", "Two."], {"body": "One."}])
+def test_texts_that_are_lists_or_dicts_are_refused(tmp_path, nested):
+    with pytest.raises(ValueError, match="row 0 of 'train' has the text .*One.*which is not a text"):
+        rows_of(tmp_path, [nested] * 20)
 
 
 def test_without_labels_there_is_no_probe(capsys):

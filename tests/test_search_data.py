@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 
 import bm25s
 import faiss
@@ -32,6 +33,7 @@ from transformers import AutoModel, AutoTokenizer, Qwen2Tokenizer, Qwen3Config, 
 
 FOLDER = "semantic_search"
 common = notebooks.common_of(FOLDER)
+reading = sys.modules["reading"]
 TEXTS = ["put names in order", "a longer one " * 40, "x", "how do I glue strings together?"]
 
 
@@ -282,6 +284,45 @@ def test_one_file_of_questions_gives_three_splits_and_new_wordings_of_known_answ
     said = capsys.readouterr().out
     assert "6 of the 6 test questions have an answer that training questions have too: for these, the test measures whether new" in said
     assert "in 'train' too, which makes" not in said, "no question comes twice"
+
+
+@pytest.mark.parametrize("ids, answers", [
+    (["1", "7", "20"], ["0007", "07", 7, 7.0, "7.0", " 7"]), (["0001", "0007", "0020"], ["7", "007", 7.0, ["7"]]), ([" a 7"], ["a 7"]),
+    (["a, b", "7", "c d"], [["7", "c d"], "7; c d", "c d|7", "007,c d", "['7', 'c d']"]), (["7", "07"], ["07"]),
+], ids=["numbers", "zeros before", "blanks around", "blanks inside", "as it stands"])
+def test_an_id_is_found_as_it_stands_or_as_the_same_number(ids, answers):
+    known = {reading.plain(name): name for name in ids} | {name: name for name in ids}
+    wanted = {"7", "c d"} if "c d" in ids else {next(name for name in reversed(ids) if "7" in name)}
+    assert [set(reading.as_ids(cell, known)) for cell in answers] == [wanted] * len(answers)
+
+
+def test_ids_that_a_table_has_with_zeros_or_decimals_are_the_same(tmp_path):
+    csv_file(tmp_path / "q.csv", ["question", "answers"], [f"wording {i}" for i in range(40)], [f"{i % 4}.0" for i in range(40)])
+    splits = common.load_questions(str(tmp_path / "q.csv"), ["000", "001", "002", "003"], {})
+    assert {name for rows in splits.values() for names in rows["answers"] for name in names} == {"000", "001", "002", "003"}
+
+
+@pytest.mark.parametrize("since", [[2024], ["2024-01-01"], ["spring"]])
+def test_a_column_since_that_has_no_versions_of_python_is_left_alone(tmp_path, since):
+    rows = [{"question": f"wording {i}", "answers": ["a"], "since": since} for i in range(40)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert common.load_questions(str(tmp_path / "q.jsonl"), ["a"], {})["test"][0]["answers"] == ["a"]
+
+
+def test_an_answer_that_is_not_there_is_told_with_the_question_and_with_ids_that_are(tmp_path):
+    csv_file(tmp_path / "q.csv", ["question", "answers"], [f"wording {i}" for i in range(40)], ["D1"] * 40)
+    with pytest.raises(ValueError, match="'wording .*those of the collection are like .'d1', 'd2'.: correct them"):
+        common.load_questions(str(tmp_path / "q.csv"), ["d1", "d2"], {})
+
+
+@pytest.mark.parametrize("nested", [["One.", "Two."], {"body": "One."}])
+def test_texts_and_questions_that_are_lists_or_dicts_are_refused(tmp_path, nested):
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": "a", "text": nested}) + "\n")
+    with pytest.raises(ValueError, match="c.jsonl has the text .*One.*which is not a text"):
+        common.load_collection(str(tmp_path / "c.jsonl"), {})
+    (tmp_path / "q.jsonl").write_text((json.dumps({"question": nested, "answers": "a"}) + "\n") * 40)
+    with pytest.raises(ValueError, match="row 0 of split 'train' has the question .*One.*write the question as one text"):
+        common.load_questions(str(tmp_path / "q.jsonl"), ["a"], {})
 
 
 def test_answers_of_their_own_and_a_column_since_that_is_a_date_are_left_alone(tmp_path, capsys):

@@ -207,7 +207,34 @@ def test_minus_one_is_no_class_where_the_classes_have_names(tmp_path):
     assert common.load_splits(str(tmp_path / "data"), None, {})["train"]["text"][:] == ["x", "z"]
 
 
+def test_decimals_may_be_written_with_a_comma_and_a_line_says_so(tmp_path, capsys):
+    loaded = load(tmp_path, with_labels(["3,5", "4", "-0,25", "5,0"]))
+    assert label_kinds.problem_type(loaded) == "regression" and loaded["test"]["label"][:] == [3.5, 4.0, -0.25, 5.0]
+    assert "labels such as '3,5' are read as numbers with decimals" in capsys.readouterr().out
+
+
+def test_names_that_are_other_names_with_a_separator_between_are_told_to_be_classes(tmp_path, capsys):
+    loaded = load(tmp_path, with_labels(["too late", "rude", "too late; rude", "rude, that is"]))
+    assert len(label_kinds.label_names(loaded)) == 4
+    assert "'too late; rude' are taken for classes of their own" in (said := capsys.readouterr().out)
+    assert "['too late', 'rude']" in said and "that is" not in said
+
+
+def test_a_blank_label_is_a_missing_one(tmp_path):
+    loaded = load(tmp_path, with_labels("abab"), train=with_labels(["a", "", "b", " "]))
+    assert label_kinds.label_names(loaded) == ["a", "b"] and loaded["train"]["text"][:] == ["text 0", "text 2"]
+
+
+def no_text(text):
+    return [{"text": text, "label": label} for label in "abab"]
+
+
 @pytest.mark.parametrize("splits, message", [
+    (dict.fromkeys(SIZES, no_text({"en": "yes"})), "row 0 of 'train' has the text {'en': 'yes'}, which is not a text"),
+    (dict.fromkeys(SIZES, no_text(["yes", "no"])), "row 0 of 'train' has the text .'yes', 'no'., which is not a text"),
+    (dict.fromkeys(SIZES, with_labels([{"name": "a"}, {"name": "b"}])), "a label is a dict, such as {'name': 'a'}"),
+    (dict.fromkeys(SIZES, with_labels(["[a, b]", "[b]"])), r"there is a label \[a, b\]: a list needs quotation marks"),
+    ({"test": no_text(" ")}, "no row of 'test' has both a text and a label: leave this split out"),
     ({"validation": with_labels("abc")}, r"split 'validation' has labels that 'train' has not: \['c'\]"),
     ({"train": with_labels("aaaa"), "validation": with_labels("a"), "test": with_labels("a")}, "all rows of 'train' have the label"),
     (dict.fromkeys(SIZES, with_labels([f"id {i}" for i in range(40)])), "'train' has 40 labels in 40 rows.* too many for classes"),
