@@ -31,13 +31,16 @@ def load_collection(dataset_id: str, columns: dict[str, str], config: str | None
         Columns `id`, `summary` (the first sentence, cut if it is very long) and `text`, all strings. Blank texts are left out.
 
     Raises:
-        ValueError: two different texts have the same id, or one is a list or a dict.
+        ValueError: there are no ids or no texts; two different texts have the same id; or one is a list or a dict.
     """
     if dataset_id == "stdlib":
         return Dataset.from_list(runpy.run_path(STDLIB)["load"]())
     texts, blank = {}, 0
     for rows in load(dataset_id, config).values():
         name, text = (columns.get(column, column) for column in ("id", "text"))
+        if missing := [column for column in (name, text) if column not in rows.column_names]:
+            raise ValueError(f"{dataset_id} has no column {missing}, only {rows.column_names}: each text needs an id, which the "
+                             "answers of the questions name. If your columns have other names, map them, e.g. columns = {'id': 'number'}")
         for row in rows.select_columns([name, text]):
             if is_blank(row[text]):
                 blank += 1

@@ -325,6 +325,15 @@ def test_texts_and_questions_that_are_lists_or_dicts_are_refused(tmp_path, neste
         common.load_questions(str(tmp_path / "q.jsonl"), ["a"], {})
 
 
+@pytest.mark.parametrize("row, columns, missing", [
+    ({"body": "One.", "id": "a"}, {}, "text"), ({"text": "One."}, {}, "id"), ({"id": "a", "text": "One."}, {"text": "passage"}, "passage"),
+])
+def test_a_collection_without_ids_or_texts_is_refused(tmp_path, row, columns, missing):
+    (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"c.jsonl has no column .'{missing}'., only .*: each text needs an id, .* map them"):
+        common.load_collection(str(tmp_path / "c.jsonl"), columns)
+
+
 def test_answers_of_their_own_and_a_column_since_that_is_a_date_are_left_alone(tmp_path, capsys):
     for k, split in enumerate(("train", "validation", "test")):
         rows = [{"question": f"{split} {i}", "answers": f"{k}-{i}", "since": "2024-01-01"} for i in range(4)]
