@@ -125,7 +125,9 @@ def test_a_number_can_be_the_input():
     assert read({"instruction": "Double this.", "input": 4, "output": "8"})["messages"][0]["content"] == "Double this.\n\n4"
 
 
-@pytest.mark.parametrize("keywords", ["milo, fox", '["milo", "fox"]', "milo، fox", "milo，fox", "milo、fox", "milo;fox", ["milo", "fox", ""]])
+@pytest.mark.parametrize("keywords", [
+    "milo, fox", '["milo", "fox"]', "milo، fox", "milo，fox", "milo、fox", "milo;fox", ["milo", "fox", ""],
+])
 def test_keywords_are_read_from_text_in_any_script_and_from_json(keywords):
     assert read({"messages": ASKED, "keywords": keywords})["keywords"] == ["milo", "fox"]
 
