@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
@@ -45,8 +46,10 @@ def read_csv(path: Path) -> Dataset:
     Raises:
         ValueError: the file has no rows, or one has more or fewer cells than the first line.
     """
-    text = decode(path)
-    header = text.lstrip().split("\n")[0]
+    text = decode(path).lstrip()
+    if text.startswith("sep="):  # Excel's first line
+        text = text.partition("\n")[2]
+    header = text.split("\n")[0]
     separator = max(",;\t|", key=header.count)
     csv.field_size_limit(2**31 - 1)
     try:
@@ -58,6 +61,8 @@ def read_csv(path: Path) -> Dataset:
     if len(lines) < 2:
         raise ValueError(f"{path} has no rows below a first line with the names of the columns: add them")
     names, *rows = lines
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{path} has several columns with the name {min(twice)!r}: rename them")
     for i, row in enumerate(rows):
         if len(row) != len(names):
             raise ValueError(f"row {i} of {path} has {len(row)} cells, and the first line has {len(names)}: put texts that contain "
@@ -72,7 +77,14 @@ def read_lines(path: Path) -> Dataset:
 
 def read_with(builder: str) -> Callable[[Path], Dataset]:
     """A function that reads a file with a builder of `datasets`."""
-    return lambda path: load_dataset(builder, data_files=glob.escape(str(path)), split="train")
+    def read_file(path: Path) -> Dataset:
+        try:
+            return load_dataset(builder, data_files=glob.escape(str(path)), split="train")
+        except (DatasetGenerationError, ValueError) as error:
+            reason = error.__cause__ or "it has no rows"
+            raise ValueError(f"{path} can't be read as {builder}, in UTF-8: {reason}") from error
+
+    return read_file
 
 
 READERS = {".csv": read_csv, ".tsv": read_csv, ".json": read_with("json"), ".jsonl": read_with("json"),
@@ -134,7 +146,7 @@ def load(dataset_id: str, config: str | None = None, readers: dict[str, Callable
 
 def format_of(path: Path) -> str:
     """The end of a file's name that says its format: ".csv" of reviews.csv and of reviews.csv.gz."""
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def read(path: Path, readers: dict[str, Callable[[Path], Dataset]]) -> Dataset:
@@ -177,7 +189,7 @@ def choose(dataset: DatasetDict, columns: dict[str, str], optional: tuple[str, .
 
     Returns:
         The three splits, with the names here. Rows of `train`, drawn at random, take the place of `validation` or `test` if
-        it is missing, or if one of its columns holds nothing but None or -1, like secret labels of a benchmark.
+        it is missing, or if one of its columns holds nothing but None, NaN, "" or -1, like secret labels of a benchmark.
 
     Raises:
         ValueError: there is no split `train`, or a split lacks a column.
@@ -190,16 +202,16 @@ def choose(dataset: DatasetDict, columns: dict[str, str], optional: tuple[str, .
     for split in ("train", "validation", "test"):
         rows = dataset.get(split)
         if rows is not None:
-            if missing := sorted(set(names) - set(rows.column_names)):
-                cure = f"name yours, e.g. columns = {{'{names[missing[0]]}': '{rows.column_names[0]}'}}"
+            if missing := [own for own in names if own not in rows.column_names]:
+                likely = next((name for name in rows.column_names if name.lower() == missing[0].lower()), rows.column_names[0])
+                cure = f"name yours, e.g. columns = {{'{names[missing[0]]}': '{likely}'}}"
                 if split != "train":
                     cure = "add it, or leave this split out, and rows of 'train' will serve as one"
                 raise ValueError(f"split '{split}' has no column {missing}, only {rows.column_names}: {cure}")
             rows = rows.select_columns(list(names))
             rows = rows.rename_columns({own: name for own, name in names.items() if own != name})
-            if split != "train" and any(
-                all(value in (None, -1, "-1") for value in rows[name]) for name in names.values() if name not in optional
-            ):
+            needed = [name for name in names.values() if name not in optional]
+            if split != "train" and any(all(value in (None, -1, "-1", "") or value != value for value in rows[name]) for name in needed):
                 rows = None
         if rows is None:
             # a tenth, but more of few rows, where a tenth says little, and not more than is needed of many

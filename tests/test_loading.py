@@ -149,6 +149,33 @@ def test_an_empty_file_is_told(loading, tmp_path, name):
         loading.load(str(tmp_path))
 
 
+@pytest.mark.parametrize("content, told", [
+    ('{"text": "a"}\n{"text": ', "JSON parse error"), ("[]", "it has no rows"), ("\n", "it has no rows"),
+    ('{"text": "a"}'.encode("utf-16"), "JSON parse error"),
+])
+def test_json_that_cannot_be_read_is_told_with_the_reason(loading, tmp_path, content, told):
+    (tmp_path / "t.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"t.json can't be read as json, in UTF-8: .*{told}"):
+        loading.load(str(tmp_path))
+
+
+def test_files_as_windows_and_excel_name_and_begin_them(loading, tmp_path):
+    (tmp_path / "TRAIN.CSV").write_text("sep=;\ntext;label\nlate, and cold;slow\n")
+    assert loading.load(str(tmp_path))["train"].to_list() == [{"text": "late, and cold", "label": "slow"}]
+
+
+def test_two_columns_of_one_name_are_told(loading, tmp_path):
+    (tmp_path / "t.csv").write_text("text,label,label\na,b,c\n")
+    with pytest.raises(ValueError, match="several columns with the name 'label': rename them"):
+        loading.load(str(tmp_path))
+
+
+def test_the_column_that_is_probably_meant_is_proposed(loading, tmp_path):
+    write(tmp_path, "csv", {"train": [{"ID": 1, "Text": "a", "Label": "b"}]})
+    with pytest.raises(ValueError, match=r"e.g. columns = {'text': 'Text'}"):
+        loading.load_splits(str(tmp_path), None, COLUMNS)
+
+
 @pytest.mark.parametrize("num_rows", [1, 4])
 def test_too_few_rows_to_draw_from_are_told(loading, tmp_path, num_rows):
     write(tmp_path, "csv", {"train": ROWS["train"][:num_rows]})
@@ -187,7 +214,7 @@ def test_of_many_rows_a_tenth_is_drawn(loading, tmp_path):
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 900, "validation": 100, "test": 9}
 
 
-@pytest.mark.parametrize("hidden", [-1, None, "-1"])
+@pytest.mark.parametrize("hidden", [-1, None, "-1", "", float("nan")])
 def test_a_test_split_with_secret_labels_is_replaced(loading, tmp_path, hidden):
     rows = {"train": [{"text": str(i), "label": i % 2} for i in range(30)], "test": [{"text": "?", "label": hidden}]}
     write(tmp_path, "jsonl", rows)
