@@ -60,21 +60,22 @@ def last_checkpoint(folder: Path) -> Path | None:
 def readable_length(length: int, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
     """`length` in tokens, or the number of positions of the checkpoint if that is less.
 
-    It also becomes `tokenizer.model_max_length`, at which a pipeline with the saved model truncates.
+    The number of positions is also set as `tokenizer.model_max_length`, which some tokenizers lack, and pipelines need.
     """
     positions = getattr(config, "max_position_embeddings", None) or length  # None: the positions are relative
     if re.search("roberta|camembert|mpnet|longformer|data2vec|xmod", config.model_type):
         positions -= config.pad_token_id + 1  # these count positions from there on
     if length > positions:
-        print(f"{length} tokens are asked for, and the checkpoint reads {positions}: texts are cut there")
-    tokenizer.model_max_length = min(length, positions)
-    return tokenizer.model_max_length
+        print(f"{length} tokens are asked for, and the checkpoint reads {positions}: that is the limit")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    return min(length, positions)
 
 
 def count_unknown(input_ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
     """Print the share of subword tokens that are unknown to the vocabulary, and what to do if there are many."""
     ids = np.concatenate([np.array(row, dtype=int) for row in input_ids])
-    share = np.mean(ids == tokenizer.unk_token_id) if tokenizer.unk_token_id is not None else 0.0
+    known_all = tokenizer.unk_token_id in (None, tokenizer.eos_token_id)  # tokenizers of bytes, such as that of GPT-2
+    share = 0.0 if known_all else np.mean(ids == tokenizer.unk_token_id)
     print(f"{share:.1%} of the subword tokens are unknown to the checkpoint's vocabulary")
     if share > 0.05:
         print("The model can't tell unknown tokens apart: choose a checkpoint that was made for the language of your texts.")

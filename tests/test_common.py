@@ -85,23 +85,25 @@ def test_a_run_is_resumed_with_the_numbers_it_was_started_with_alone(common, tmp
     assert common.start_run(tmp_path, True, NUMBERS)[1] == run / "checkpoint-1"
 
 
-@pytest.mark.parametrize("asked, config, expected", [
-    (128, BertConfig(max_position_embeddings=512), 128), (1024, BertConfig(max_position_embeddings=512), 512),
-    (1024, RobertaConfig(max_position_embeddings=514, pad_token_id=1), 512), (1024, T5Config(), 1024),
+@pytest.mark.parametrize("asked, config, expected, readable", [
+    (128, BertConfig(max_position_embeddings=512), 128, 512), (1024, BertConfig(max_position_embeddings=512), 512, 512),
+    (1024, RobertaConfig(max_position_embeddings=514, pad_token_id=1), 512, 512), (1024, T5Config(), 1024, 1024),
 ])
-def test_a_length_is_never_more_than_the_model_reads(common, capsys, asked, config, expected):
+def test_a_length_is_never_more_than_the_model_reads(common, capsys, asked, config, expected, readable):
     tokenizer = SimpleNamespace(model_max_length=10**30)
-    assert common.readable_length(asked, tokenizer, config) == tokenizer.model_max_length == expected
+    assert common.readable_length(asked, tokenizer, config) == expected
+    assert tokenizer.model_max_length == readable
     assert ("are asked for" in capsys.readouterr().out) == (asked > expected)
 
 
 def test_unknown_tokens_are_counted_and_many_are_advised_against(common, capsys):
     if not hasattr(common, "count_unknown"):
         pytest.skip("the tokenizer of this folder knows every byte")
-    common.count_unknown([[1, 2, 3], [], [7]], SimpleNamespace(unk_token_id=7))
+    common.count_unknown([[1, 2, 3], [], [7]], SimpleNamespace(unk_token_id=7, eos_token_id=3))
     assert capsys.readouterr().out.startswith("25.0% of the subword tokens are unknown")
-    common.count_unknown([[1, 2]], SimpleNamespace(unk_token_id=None))
-    assert capsys.readouterr().out == "0.0% of the subword tokens are unknown to the checkpoint's vocabulary\n"
+    for unknown in (None, 2):  # tokenizers of bytes have none, or one that is the end token too
+        common.count_unknown([[1, 2]], SimpleNamespace(unk_token_id=unknown, eos_token_id=2))
+        assert capsys.readouterr().out == "0.0% of the subword tokens are unknown to the checkpoint's vocabulary\n"
 
 
 @pytest.mark.parametrize("values, score, baseline, higher, said", [

@@ -15,6 +15,7 @@ import torch
 from checkpoints import newest, stages, tensors
 from parameters import BEST_BY, LEARNABLE
 from safetensors.torch import load_file
+from scripts import export, job
 
 FOLDERS = notebooks.folders()
 DIFFERENT = {"Training", "Common mistakes"}  # the sections in which cells of a pair differ; see test_committed.py
@@ -121,3 +122,15 @@ def texts(outputs):
             said.append([output.get("text"), *(data.get(kind) for kind in ("text/plain", "text/html"))])
     # a model or a figure is told with its address in memory
     return re.sub(r"0x[0-9a-f]+", "", json.dumps(said))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_pair_agrees_in_mixed_precision_too(scripts, recorded_run, tmp_path, folder):
+    parameters = LEARNABLE[folder] | {name: 2 for name in LEARNABLE[folder] if name.endswith("epochs")} | {"mixed_precision": "bf16"}
+    target = tmp_path / folder
+    statuses = scripts.run(*(job(target, export(folder, name, target, parameters), log=f"{name}.log") for name in notebooks.PAIR))
+    assert statuses == [0, 0], "\n\n".join((target / f"{name}.log").read_text()[-3000:] for name in notebooks.PAIR)
+    trainer, loop = results(target)
+    assert notebooks.largest_difference(trainer["losses"], loop["losses"]) == 0.0
+    assert loop["metrics"] == pytest.approx(trainer["metrics"])
+    assert loop["losses"][0] != results(recorded_run(folder))[1]["losses"][0]
