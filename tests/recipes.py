@@ -1,10 +1,25 @@
-"""The recipes in the folders' READMEs, section `Make it yours`: changes to the notebooks that are read from the text and made."""
+"""The recipes in the folders' READMEs, section `Make it yours`: changes to the notebooks that are read from the text, made and run.
 
+The modules in effects/, one for each folder, say what is to come of them:
+
+EFFECTS     {title: code that ends both notebooks, and shows what the recipe has done}
+SAME        the recipes that leave the losses as they are; all others change them
+APART       the recipes that do something else in each notebook
+PARAMETERS  {title: parameters in place of those of parameters.py}
+SLOW        the recipes that `make prove` runs, and not `make test`
+"""
+
+import importlib
+import json
 import re
 from dataclasses import dataclass
 
 import nbformat
 import notebooks
+import pytest
+from conftest import once
+from parameters import LEARNABLE
+from scripts import job
 
 CHANGE = re.compile(
     r"^In (?P<where>[^,\n]+), (?P<place>after the cell with|after the line|before the line|in place of the line) `(?P<anchor>[^\n]+)`:\n\n"
@@ -59,3 +74,48 @@ def recipes(folder):
             found[title].append(Change(names, change["place"], change["anchor"], change["code"]))
         assert len(found[title]) == body.count("```python"), f"{folder}: a block of {title!r} doesn't say where it goes"
     return found
+
+
+def run(scripts, folder, target, changes=(), effect="", parameters=None):
+    """Run the notebooks of a folder that a recipe changes, up to `Common mistakes`; return what each left in its last cell."""
+    notebooks.copy_folder(folder, target)
+    names, jobs = [name for name in notebooks.PAIR if not changes or any(name in change.names for change in changes)], []
+    parameters = LEARNABLE[folder] | {name: 2 for name in LEARNABLE[folder] if name.endswith("epochs")} | (parameters or {})
+    for name in names:
+        document = notebooks.prepared(notebooks.ROOT / folder / f"{name}.ipynb", parameters, f"{name}.json")
+        end = next(i for i, cell in enumerate(document.cells) if cell.source.startswith("## Common mistakes"))
+        document.cells = [*document.cells[:end], nbformat.v4.new_code_cell(f"import pytest\n{effect}"), document.cells[-1]]
+        for change in changes:
+            if name in change.names:
+                change.make(document.cells)
+        source = "\n\n".join(notebooks.python(cell.source) for cell in document.cells if cell.cell_type == "code")
+        (target / f"{name}.py").write_text(source, encoding="utf-8")
+        jobs.append(job(target, f"{name}.py", log=f"{name}.log"))
+    statuses = scripts.run(*jobs)
+    assert not any(statuses), "\n\n".join((target / f"{name}.log").read_text()[-3000:] for name in names)
+    return [json.loads((target / f"{name}.json").read_text()) for name in names]
+
+
+def expected(folder):
+    """The module in effects/ of a folder."""
+    return importlib.import_module(f"effects.{folder}")
+
+
+def chosen(slow):
+    """(folder, title) of all recipes that are quick, or slow."""
+    return [(folder, title) for folder in notebooks.folders() for title, changes in recipes(folder).items()
+            if changes and (title in expected(folder).SLOW) == slow]
+
+
+def check(scripts, target, folder, title):
+    """Run both notebooks with a recipe, and compare their losses with each other and with those without it."""
+    known = expected(folder)
+    outcomes = run(scripts, folder, target, recipes(folder)[title], known.EFFECTS[title], known.PARAMETERS.get(title))
+    if len(outcomes) == 2 and title not in known.APART:
+        trainer, loop = outcomes
+        assert notebooks.largest_difference(trainer["losses"], loop["losses"]) == 0.0
+        assert trainer["metrics"] == pytest.approx(loop["metrics"])
+    if title not in known.PARAMETERS:
+        without = once(f"without-{folder}", lambda target: run(scripts, folder, target))
+        before = json.loads((without / "accelerate_loop.json").read_text())["losses"]
+        assert all((outcome["losses"] == before) == (title in known.SAME) for outcome in outcomes)

@@ -70,7 +70,7 @@ def test_what_is_asked_has_the_system_message_and_a_short_answer_in_another_scri
 def test_what_is_left_out_or_reduced_is_told_before_anything_is_trained(others):
     for log, _ in others.values():
         before = log[: log.index("perplexity before training")]
-        assert "4000 tokens are asked for, and the checkpoint reads 512: texts are cut there" in before
+        assert "4000 tokens are asked for, and the checkpoint reads 512: that is the limit" in before
         assert sum("1 of more than 128 tokens left out" in line for line in before.splitlines()) == 1
 
 

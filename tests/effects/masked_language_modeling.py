@@ -1,0 +1,7 @@
+"""What comes of the recipes of masked language modeling; see recipes.py."""
+
+EFFECTS = {}
+SAME = set()
+APART = set()
+PARAMETERS = {}
+SLOW = set()
