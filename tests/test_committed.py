@@ -18,7 +18,7 @@ DIFFERENT = {"", "Training", "Common mistakes"}
 SECTIONS = [
     "Setup", "Parameters", "Data", "Baselines", "Preprocessing", "One batch, one forward pass", "Training",
     "Trainer and loop, line by line", "Training curves", "Evaluation", "Error analysis", "Inference", "Common mistakes", "Exercises",
-    "Scaling up", "Where to go next",
+    "Make it yours", "Scaling up", "Where to go next",
 ]
 PARAMETERS = {
     "checkpoint", "dataset_id", "columns", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed",
