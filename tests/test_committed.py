@@ -22,7 +22,7 @@ SECTIONS = [
 ]
 PARAMETERS = {
     "checkpoint", "dataset_id", "columns", "num_epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "seed",
-    "output_dir", "resume", "push_to_hub",
+    "output_dir", "resume", "push_to_hub", "mixed_precision",
 }
 MACHINE = re.compile(r"(?:^|[\s\"'(=])/(?:root|home|tmp|work|Users|usr|opt|var|private)/|127\.0\.0\.1|[A-Z]:\\\\")
 

@@ -1,7 +1,96 @@
 """What comes of the recipes of causal language modeling; see recipes.py."""
 
-EFFECTS = {}
-SAME = set()
+EFFECTS = {
+    "Train on the whole conversation": """
+assert all(row["labels"] == row["input_ids"] for row in chat_rows["train"])
+assert all(-100 in row["labels"] for split in ("validation", "test") for row in chat_rows[split])
+""",
+    "Train on the last answer only": """
+two = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d e"))]
+row = common.encode_chat(two, tokenizer)
+count = row["labels"].count(end_of_turn)
+left = [label for label in last_answer(row)["labels"] if label != -100]
+assert count == 2 and tokenizer.decode(left).split() == ["d", "e<|im_end|>"] and len(last_answer(row)["labels"]) == len(row["labels"])
+assert chat_rows["train"]["labels"] == chats["train"]["labels"]  # with one answer, all stays
+""",
+    "A longer context": """
+reads = AutoConfig.from_pretrained(checkpoint).max_position_embeddings
+assert common.readable_length(4 * reads, tokenizer, config) == 4 * reads == 2048
+loaded = AutoModelForCausalLM.from_pretrained(run_dir / "model")
+assert loaded.config.max_position_embeddings == 2048 and loaded.config.rope_parameters["rope_type"] == "yarn"
+old, new = AutoModelForCausalLM.from_pretrained(checkpoint).model.rotary_emb.inv_freq, loaded.model.rotary_emb.inv_freq
+assert old[0] == new[0] and torch.allclose(old[-1] / 4, new[-1])  # the fastest angle stays, the slowest is stretched
+assert loaded(input_ids=torch.randint(len(tokenizer), (1, 600))).logits.isfinite().all()
+""",
+    "Preference tuning (DPO)": """
+assert len(pairs) > 20 and all(pair["chosen"] != pair["rejected"] for pair in pairs)
+assert preference_losses[0] == pytest.approx(math.log(2), abs=1e-5)  # the model starts as its own reference
+assert len(preference_losses) == math.ceil(len(pairs) / batch_size) and np.mean(preference_losses[-3:]) < 0.67
+losses = preference_losses  # which are compared with those of the other notebook
+""",
+    "LoRA": """
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
+
+for stage, base, merged in (("2-new-domain", pretrained, adapted), ("3-instructions", adapted, chat_model)):
+    saved = load_file(run_dir / stage / "adapter" / "adapter_model.safetensors")
+    assert {name.split(".")[-1] for name in saved} <= {"weight", "trainable_tokens_delta"} and all("lora_" in n or "token" in n for n in saved)
+    apart = PeftModel.from_pretrained(copy.deepcopy(base), run_dir / stage / "adapter").eval()
+    with torch.no_grad():
+        one, two = (each.eval()(batch["input_ids"].cpu()).logits for each in (apart, merged))
+    assert torch.allclose(one, two, atol=1e-4), (one - two).abs().max()
+    assert not torch.allclose(two, base(batch["input_ids"]).logits, atol=1e-2)
+    changed = {i for i, (a, b) in enumerate(zip(base.get_input_embeddings().weight, merged.get_input_embeddings().weight)) if not torch.equal(a, b)}
+    turns = set(tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]))
+    assert changed == (turns if stage == "3-instructions" else changed & turns)
+    before, after = base.state_dict(), merged.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if "norm" in name)
+""",
+    "Freeze the lower layers": """
+for before, after in ((pretrained, adapted), (adapted, chat_model)):
+    now = dict(after.named_parameters())
+    same = {name for name, parameter in before.named_parameters() if torch.equal(parameter, now[name])}
+    assert same == {name for name in now if ".layers.0." in name} and len(same) < len(now) / 2 < len(now)
+initial = new_model().state_dict()
+assert not any(torch.equal(parameter, initial[name]) for name, parameter in pretrained.named_parameters())
+""",
+    "A learning rate for each layer": """
+for stage, rates in (("1-pretraining", {1.0}), ("3-instructions", {1.0, 0.9})):
+    groups = layer_groups(chat_model, 1.0, stage)
+    assert {group["lr"] for group in groups} == rates and len(groups) == len(list(chat_model.parameters()))
+found = {name: group["lr"] for (name, _), group in zip(chat_model.named_parameters(), groups)}
+assert found["model.layers.0.mlp.up_proj.weight"] == 0.9 and found["model.layers.1.mlp.up_proj.weight"] == found["model.norm.weight"] == 1
+""",
+    "Another optimizer and schedule": """
+if "trainer_api" in str(run_dir):
+    state = torch.load(next((run_dir / "3-instructions").glob("checkpoint-*")) / "optimizer.pt")["state"]
+else:
+    state = torch.load(next((run_dir / "3-instructions").glob("checkpoint-*")) / "optimizer.bin")["state"]
+assert any("row_var" in entry for entry in state.values()) and not any("exp_avg" in entry for entry in state.values())
+""",
+    "Early stopping": """
+assert [len(entries) for entries in (pretraining_history, domain_history, instruction_history)] == [3, 3, 3] and num_epochs > 3
+assert len(pretraining_losses) % 3 == 0
+""",
+    "Gradient checkpointing": "",
+    "A tracker": """
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+for stage, stage_losses in kept.items():
+    logged = {}
+    for file in (run_dir / stage).rglob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        logged |= {n.removeprefix("train/"): [event.value for event in events.Scalars(n)] for n in events.Tags()["scalars"]}
+    assert len(logged["learning_rate"]) == len(stage_losses) > 0 and logged["loss"] == pytest.approx(stage_losses)
+""",
+    "torch.compile": "",
+    "Hyperparameter search": """
+assert len({trial.params["rate"] for trial in search.trials}) == len({trial.value for trial in search.trials}) == 4
+assert learning_rate / 10 <= search.best_params["rate"] <= learning_rate and search.best_value == min(t.value for t in search.trials)
+assert all((run_dir / f"search-{i}").is_dir() for i in range(4))
+""",
+}
+SAME = {"Train on the last answer only", "Gradient checkpointing", "A tracker", "torch.compile", "Hyperparameter search"}
 APART = set()
-PARAMETERS = {}
-SLOW = set()
+PARAMETERS = {"Early stopping": {"num_epochs": 6, "domain_epochs": 6, "instruction_epochs": 6, "learning_rate": 0.0}}
+SLOW = {"torch.compile"}
