@@ -10,7 +10,7 @@ for added in (["B-NEW", "I-NEW"], []):  # with as many tags as before, too, rows
     assert continued.config.label2id == {name: i for i, name in enumerate(label_names)}
     with torch.no_grad():
         before, after = (each.to("cpu")(**first_batch).logits for each in (old, continued))
-    assert torch.equal(after[..., len(added) :], before.flip(-1))
+    assert torch.allclose(after[..., len(added) :], before.flip(-1), atol=1e-5)
     assert torch.equal(continued.classifier.weight[: len(added)], random_head().classifier.weight[: len(added)])
 """,
     "Never an impossible sequence": """
@@ -91,8 +91,9 @@ scores = logged["eval_f1"] if "eval_f1" in logged else logged["eval/f1"]
 assert scores == pytest.approx([entry["f1"] for entry in history])
 """,
     "torch.compile": """
-used = trainer.accelerator if "trainer" in globals() else accelerator
-assert used.state.dynamo_plugin.backend != "NO" or used._models[-1]._compiled_call_impl is not None
+from torch._dynamo.utils import counters
+
+assert counters["stats"]["unique_graphs"] > 0
 """,
     "Hyperparameter search": """
 if "search" in globals():
@@ -101,7 +102,7 @@ if "search" in globals():
 else:
     assert len(found) == 4 and all(0 <= value <= 1 for value in found.values())
 """,
-    "What only a loop can do: average the weights while they are trained": """
+    "Only in the loop: a moving average of the weights": """
 average, trained = accelerator._custom_objects[-1], accelerator.unwrap_model(accelerator._models[-1])
 scores = evaluate_logits(*predict(model, DataLoader(tokenized["validation"], batch_size=batch_size, collate_fn=data_collator)),
                          sentence_ids["validation"])
@@ -113,8 +114,8 @@ for kept, mean, last in zip(model.parameters(), average.module.parameters(), tra
 assert len(list(run_dir.glob("checkpoint-*/custom_checkpoint_*.pkl"))) == 1
 """,
 }
-SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "torch.compile", "Never an impossible sequence",
-        "New entity types without forgetting the old", "What only a loop can do: average the weights while they are trained"}
+SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Never an impossible sequence",
+        "New entity types without forgetting the old", "Only in the loop: a moving average of the weights"}
 APART = set()
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile"}
+SLOW = {"torch.compile", "Hyperparameter search"}
