@@ -101,7 +101,6 @@ if "trainer" in globals():
 if "trainer" in globals():
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
     assert type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)) is torch.optim.Adafactor
-    assert rates[0] == 0 or rates, rates
     expected = [learning_rate * (1 + np.cos(np.pi * i / (len(rates) - 2))) / 2 for i in range(len(rates) - 2)]
     assert rates[-len(expected):] == pytest.approx(expected), (rates, expected)
 """,
@@ -161,5 +160,8 @@ SAME = {
     "Average the weights, in the loop",
 }
 APART = set()
-PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0}}  # the first epoch is the best
+PARAMETERS = {
+    "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
+    "Large batches in little memory (GradCache)": {"batch_size": 24},  # two chunks of questions, and three of texts
+}
 SLOW = {"torch.compile"}
