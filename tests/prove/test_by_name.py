@@ -171,8 +171,8 @@ def fences(text, start):
 
 
 def bigger(folder):
-    """The papermill line of a folder's README."""
-    (line,) = fences((notebooks.ROOT / folder / "README.md").read_text(), "papermill trainer_api.ipynb")
+    """The first papermill line of a folder's README."""
+    line, *_ = fences((notebooks.ROOT / folder / "README.md").read_text(), "papermill trainer_api.ipynb")
     return line
 
 
