@@ -12,7 +12,7 @@ from IPython.display import HTML
 from transformers import PreTrainedTokenizerBase
 
 import loading
-from helpers import advise, count_unknown, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, count_unknown, own_device, readable_length, show, start_run  # noqa: F401, for the notebooks
 from masking import make_blocks, mask_tokens, tokenize  # noqa: F401, for the notebooks
 
 

@@ -2,14 +2,28 @@
 this same module, and common.py passes on what its notebooks use."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
+from accelerate import PartialState
 from IPython.display import HTML
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+def own_device() -> torch.device:
+    """The device of this process: one GPU, or the CPU if there is none.
+
+    Without a launcher, only one GPU is visible from here on. Otherwise `Trainer` would use all of them, each with a batch of
+    `batch_size` rows, and would be another experiment than on one GPU.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    return PartialState(cpu=not torch.accelerator.is_available()).device
 
 
 def start_run(output_dir: str | Path, resume: bool, parameters: dict) -> tuple[Path, Path | None]:

@@ -3,11 +3,13 @@
 import ast
 import inspect
 import json
+import os
 import re
 from types import SimpleNamespace
 
 import notebooks
 import pytest
+from accelerate import PartialState
 from oracles import code
 from transformers import BertConfig, RobertaConfig, T5Config
 
@@ -83,6 +85,17 @@ def test_a_run_is_resumed_with_the_numbers_it_was_started_with_alone(common, tmp
     with pytest.raises(ValueError, match=r"run-001 was started with {'num_epochs': 3}: resume with the same parameters"):
         common.start_run(tmp_path, True, NUMBERS | {"num_epochs": 4})
     assert common.start_run(tmp_path, True, NUMBERS)[1] == run / "checkpoint-1"
+
+
+@pytest.mark.parametrize("given, visible", [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "3"}, "3"), ({"LOCAL_RANK": "1"}, None)])
+def test_one_gpu_is_used_unless_a_launcher_gives_each_process_its_own(common, monkeypatch, given, visible):
+    for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that what is set in the test is taken back
+        monkeypatch.delenv(name)
+    PartialState(cpu=True)  # else one would be made, for a launcher that is not there
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert common.own_device().type == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES") == visible
 
 
 @pytest.mark.parametrize("asked, config, expected, readable", [
