@@ -35,10 +35,13 @@ lab: setup       ## open JupyterLab here, with the two small checkpoints in its 
 refresh: setup   ## run every notebook (TASK=folder for one) in place, ready to commit
 	@$(OFFLINE) $(VENV)/python tests/notebooks.py refresh $(TASK)
 
+recipe: setup    ## run one folder's notebooks with a recipe of its README: TASK=folder TITLE="LoRA" (SEED=43 for another seed)
+	@$(OFFLINE) $(VENV)/python tests/recipes.py $(TASK) "$(TITLE)" $(SEED)
+
 results: setup   ## fill the README's results table and plot from runs/
 	@$(VENV)/python tests/notebooks.py results
 
 home: setup      ## set the repository's address everywhere: REPO=owner/name
 	@$(VENV)/python tests/notebooks.py home $(REPO)
 
-.PHONY: help setup run test prove colab lab refresh results home
+.PHONY: help setup run test prove colab lab refresh recipe results home

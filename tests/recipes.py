@@ -1,5 +1,7 @@
 """The recipes in the folders' READMEs, section `Make it yours`: changes to the notebooks that are read from the text, made and run.
 
+    python tests/recipes.py FOLDER TITLE [SEED]     run the notebooks with a recipe on their default data, or without one (TITLE none)
+
 The modules in effects/, one for each folder, say what is to come of them:
 
 EFFECTS     {title: code that ends both notebooks, and shows what the recipe has done}
@@ -12,6 +14,8 @@ SLOW        the recipes that `make prove` runs, and not `make test`
 import importlib
 import json
 import re
+import shutil
+import sys
 from dataclasses import dataclass
 
 import nbformat
@@ -19,7 +23,7 @@ import notebooks
 import pytest
 from conftest import once
 from parameters import LEARNABLE
-from scripts import job
+from scripts import Scripts, job
 
 CHANGE = re.compile(
     r"^In (?P<where>[^,\n]+), (?P<place>after the cell with|after the line|before the line|in place of the line) `(?P<anchor>[^\n]+)`:\n\n"
@@ -76,11 +80,10 @@ def recipes(folder):
     return found
 
 
-def run(scripts, folder, target, changes=(), effect="", parameters=None):
+def run(scripts, folder, target, parameters, changes=(), effect=""):
     """Run the notebooks of a folder that a recipe changes, up to `Common mistakes`; return what each left in its last cell."""
     notebooks.copy_folder(folder, target)
     names, jobs = [name for name in notebooks.PAIR if not changes or any(name in change.names for change in changes)], []
-    parameters = LEARNABLE[folder] | {name: 2 for name in LEARNABLE[folder] if name.endswith("epochs")} | (parameters or {})
     for name in names:
         document = notebooks.prepared(notebooks.ROOT / folder / f"{name}.ipynb", parameters, f"{name}.json")
         end = next(i for i, cell in enumerate(document.cells) if cell.source.startswith("## Common mistakes"))
@@ -110,12 +113,26 @@ def chosen(slow):
 def check(scripts, target, folder, title):
     """Run both notebooks with a recipe, and compare their losses with each other and with those without it."""
     known = expected(folder)
-    outcomes = run(scripts, folder, target, recipes(folder)[title], known.EFFECTS[title], known.PARAMETERS.get(title))
+    small = LEARNABLE[folder] | {name: 2 for name in LEARNABLE[folder] if name.endswith("epochs")}
+    parameters = small | known.PARAMETERS.get(title, {})
+    outcomes = run(scripts, folder, target, parameters, recipes(folder)[title], known.EFFECTS[title])
     if len(outcomes) == 2 and title not in known.APART:
         trainer, loop = outcomes
         assert notebooks.largest_difference(trainer["losses"], loop["losses"]) == 0.0
         assert trainer["metrics"] == pytest.approx(loop["metrics"])
     if title not in known.PARAMETERS:
-        without = once(f"without-{folder}", lambda target: run(scripts, folder, target))
+        without = once(f"without-{folder}", lambda target: run(scripts, folder, target, small))
         before = json.loads((without / "accelerate_loop.json").read_text())["losses"]
         assert all((outcome["losses"] == before) == (title in known.SAME) for outcome in outcomes)
+
+
+if __name__ == "__main__":
+    folder, title, *seed = sys.argv[1:]
+    changes = [] if title == "none" else recipes(folder)[title]
+    target = notebooks.RUNS / "recipe"
+    shutil.rmtree(target, ignore_errors=True)
+    with Scripts() as scripts:
+        outcomes = run(scripts, folder, target, {"seed": int(seed[0])} if seed else {}, changes)
+    for outcome in outcomes:
+        print(outcome["metrics"])
+    print(f"what the notebooks printed is in {target}")
