@@ -117,10 +117,27 @@ assert all((run_dir / f"search-{i}").is_dir() for i in range(4))
 forgot = perplexities(chat_model, validation_rows)["second world"] / perplexities(adapted, validation_rows)["second world"]
 assert forgot < 1.3, forgot
 """,
+    "Ship it: ONNX and int8": """
+exact, small = table
+assert exact["largest difference of a logit"] < 1e-4
+assert exact["perplexity"] == pytest.approx(perplexity(chat_model, test_rows["first world"][:100]), rel=1e-5)
+assert small["MB"] < exact["MB"] and 0 < small["largest difference of a logit"] < 0.5
+room = max_length - len(tokenizer.apply_chat_template(known, add_generation_prompt=True)["input_ids"])
+(told,) = storyteller(known, max_new_tokens=max(1, min(answer_length, room)), do_sample=False)
+assert exact["answer"] == told["generated_text"][-1]["content"]
+""",
+    "A page to try the model in": """
+from gradio_client import Client
+
+shown = Client(page.local_url, verbose=False).predict("Tell a story.", api_name="/reply")
+page.close()
+assert shown == reply("Tell a story.")
+""",
 }
 SAME = {"Train on the last answer only", "Gradient checkpointing", "A tracker", "Hyperparameter search",
-        "Preference tuning (DPO)"}  # which comes after the losses of the three stages
+        "Preference tuning (DPO)",
+        "Ship it: ONNX and int8", "A page to try the model in"}  # which comes after the losses of the three stages
 APART = {"Preference tuning (DPO)"}  # TRL sums in another order; the effect compares the losses of the preference tuning
 PARAMETERS = {"Preference tuning (DPO)": {"instruction_epochs": 12, "learning_rate": 1e-2},  # until answers have words of the right ones
               "Early stopping": {"num_epochs": 6, "domain_epochs": 6, "instruction_epochs": 6, "learning_rate": 0.0}}
-SLOW = set()
+SLOW = {"Ship it: ONNX and int8", "A page to try the model in"}

@@ -95,12 +95,25 @@ if "search" in globals():
 else:
     assert len(found) == 4 == len(set(found.values())) and max(found) == pytest.approx(8 * min(found))
 """,
+    "Ship it: ONNX and int8": """
+exact, small = table
+assert exact["largest difference of a loss"] < 1e-3 and exact["perplexity"] == pytest.approx(metrics["perplexity"], rel=1e-5)
+assert small["MB"] < exact["MB"] and 0 < small["largest difference of a loss"] < 0.5
+""",
+    "A page to try the model in": """
+from gradio_client import Client
+
+shown = Client(page.local_url, verbose=False).predict("Return the ___ of it.", api_name="/fill_blank")
+page.close()
+assert shown["label"] == max(fill_blank("Return the ___ of it.").items(), key=lambda pair: pair[1])[0]
+""",
 }
-SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Continue as a classifier, in one flow"}
+SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Continue as a classifier, in one flow",
+        "Ship it: ONNX and int8", "A page to try the model in"}
 APART = set()
 PARAMETERS = {
     "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
     "New words in the vocabulary": {"dataset_id": "dair-ai/emotion"},  # whose words have up to two pieces
     "Mask more, or whole words": {"dataset_id": "dair-ai/emotion"},
 }
-SLOW = set()
+SLOW = {"Ship it: ONNX and int8", "A page to try the model in"}

@@ -149,14 +149,26 @@ assert max(range(len(history)), key=lambda i: history[i]["mrr@10"]) == len(histo
 assert all(torch.equal(saved[name.removeprefix("encoder.")], value) for name, value in averaged.items())
 assert any(not torch.equal(trained[name], value) for name, value in averaged.items())
 """,
+    "Ship it: ONNX and int8": """
+exact, small = table
+assert exact["lowest cosine with the tested vector"] > 0.99999 and exact["ndcg@10"] == pytest.approx(metrics["ndcg@10"])
+assert small["MB"] < exact["MB"] and 0.9 < small["lowest cosine with the tested vector"] < 0.999999
+""",
+    "A page to try the model in": """
+from gradio_client import Client
+
+shown = Client(page.local_url, verbose=False).predict(queries[0], api_name="/find_entries")
+page.close()
+assert [row[1] for row in shown["data"]] == [hit["name"] for hit in search(queries[0], k=10)]
+""",
 }
 SAME = {
     "A cross-encoder re-ranker", "Gradient checkpointing", "A tracker", "Hyperparameter search",
     "Average the weights, in the loop",
-}
+        "Ship it: ONNX and int8", "A page to try the model in"}
 APART = set()
 PARAMETERS = {
     "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
     "Large batches in little memory (GradCache)": {"batch_size": 24},  # two chunks of questions, and three of texts
 }
-SLOW = set()
+SLOW = {"Ship it: ONNX and int8", "A page to try the model in"}

@@ -70,8 +70,16 @@ if "search" in globals():
 else:
     assert len(found) == 4 and len(set(found.values())) > 1
 """,
+    "A page to try the model in": """
+from gradio_client import Client
+
+shown = Client(page.local_url, verbose=False).predict("a text", api_name="/judge")
+page.close()
+assert {each["label"]: each["confidence"] for each in shown["confidences"]} == pytest.approx(judge("a text"), abs=1e-6)
+""",
 }
-SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Few labels, without fine-tuning", "Ship it: ONNX and int8"}
+SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Few labels, without fine-tuning", "Ship it: ONNX and int8",
+        "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums differs
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0, "head_learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile", "Ship it: ONNX and int8"}
+SLOW = {"torch.compile", "Ship it: ONNX and int8", "A page to try the model in"}

@@ -113,9 +113,24 @@ for kept, mean, last in zip(model.parameters(), average.module.parameters(), tra
     assert torch.equal(kept, mean) and not torch.equal(kept, last)
 assert len(list(run_dir.glob("checkpoint-*/custom_checkpoint_*.pkl"))) == 1
 """,
+    "Ship it: ONNX and int8": """
+exact, small = table
+assert exact["largest difference of a logit"] < 1e-4 and exact["f1"] == pytest.approx(evaluate_logits(
+    test_logits, test_labels, sentence_ids["test"])["f1"])
+assert small["MB"] < exact["MB"] and 0 < small["largest difference of a logit"] < 0.5
+""",
+    "A page to try the model in": """
+from gradio_client import Client
+
+shown = Client(page.local_url, verbose=False).predict(text, api_name="/mark")
+page.close()
+assert "".join(part["token"] for part in shown) == text
+assert {part["class_or_confidence"] for part in shown} - {None} == {each["entity_group"] for each in find_names(text)}
+""",
 }
 SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Never an impossible sequence",
-        "New entity types without forgetting the old", "Only in the loop: a moving average of the weights"}
+        "New entity types without forgetting the old", "Only in the loop: a moving average of the weights",
+        "Ship it: ONNX and int8", "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums may differ
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile", "Hyperparameter search"}
+SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
