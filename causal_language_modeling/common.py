@@ -9,7 +9,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoTokenizer,
 import conversations
 import loading
 import texts
-from helpers import advise, count_unknown, last_checkpoint, own_device, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, compare, count_unknown, last_checkpoint, own_device, readable_length, show, start_run  # noqa: F401, for the notebooks
 
 # A turn is <|im_start|>, the role, a new line, the content, <|im_end|> and a new line. `generation` marks what the assistant says.
 # In a content, the tokens that end a turn or a text get a space, or what somebody writes could begin a turn of somebody else.

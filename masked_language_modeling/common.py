@@ -12,7 +12,7 @@ from IPython.display import HTML
 from transformers import PreTrainedTokenizerBase
 
 import loading
-from helpers import advise, count_unknown, own_device, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, compare, count_unknown, own_device, readable_length, show, start_run  # noqa: F401, for the notebooks
 from masking import make_blocks, mask_tokens, tokenize  # noqa: F401, for the notebooks
 
 
@@ -49,32 +49,32 @@ def load_splits(dataset_id: str, config: str | None, columns: dict[str, str]) ->
 
 
 def rows_with_classes(splits: DatasetDict) -> pd.DataFrame:
-    """The rows of `validation` and `test` with one of the ten most frequent labels, at most 100 of each, for the probe.
+    """The rows of `validation` and `test` with one of the ten most frequent labels, at most 100 of each, to classify.
 
     Returns:
         `text` and `label` (both strings). There are no rows, and a line that says why, if the labels are no classes: decimals,
-        lists, or fewer than two labels that five texts have, one for each fold.
+        lists, or fewer than two labels that five texts have.
     """
     rows = pd.concat([splits["validation"].to_pandas(), splits["test"].to_pandas()])
     nothing = pd.DataFrame({"text": [], "label": []})
     if "label" not in rows:
-        print("no probe: the data have no column 'label'")
+        print("no classes: the data have no column 'label'")
         return nothing
     if isinstance(splits["test"].features["label"], ClassLabel):
         rows["label"] = rows["label"].where(rows["label"] >= 0)  # -1: the label is secret or missing
     rows = rows.dropna(subset="label")
     if not rows["label"].map(pd.api.types.is_scalar).all():
-        print("no probe: the labels are lists or dicts")
+        print("no classes: the labels are lists or dicts")
         return nothing
     rows["label"] = rows["label"].map(str)
     rows = rows[rows["label"].astype(bool)]  # not ""
     if any(re.fullmatch(r"[+-]?(\d*[.,]\d*[1-9]\d*|[\d.]+e-\d+)", label) for label in rows["label"]):
-        print("no probe: the labels are decimal numbers, and not classes")
+        print("no classes: the labels are decimal numbers, and not classes")
         return nothing
     sizes = rows["label"].value_counts(sort=False).sort_values(ascending=False, kind="stable")
     sizes = sizes[sizes >= 5]
     if len(sizes) < 2:
-        print("no probe: in 'validation' and 'test' together, there are no two labels that five texts have")
+        print("no classes: in 'validation' and 'test' together, there are no two labels that five texts have")
         return nothing
     return rows[rows["label"].isin(sizes.index[:10])].groupby("label").head(100)
 

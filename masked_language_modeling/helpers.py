@@ -4,6 +4,7 @@ this same module, and common.py passes on what its notebooks use."""
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -110,6 +111,35 @@ def advise(history: list[dict], name: str, score: float, baseline: float, higher
     if len(values) > 1 and values[-1] == max(values) and values[-1] - values[-2] > 0.02 * abs(values[-2]):
         print(f"The validation {name} still improved in the last epoch, from {history[-2][name]:.3f} to {history[-1][name]:.3f}: "
               "raise num_epochs.")
+
+
+def compare(
+    name: str, before: np.ndarray, after: np.ndarray, measure: Callable = lambda mean: mean, higher_is_better: bool = True,
+) -> tuple[float, float, float]:
+    """Print whether a score of `after` is better than that of `before` on the same test rows, by a paired bootstrap.
+
+    We draw as many rows as there are, with replacement, ten thousand times, and see in what range the difference of the two
+    scores falls (Berg-Kirkpatrick et al., 2012, https://aclanthology.org/D12-1091). Chance in training is not in it: for that,
+    train with other seeds.
+
+    Args:
+        name: of the score.
+        before, after: a value for each row, (rows,), such as 1 or 0 for right or wrong; or several, (rows, k), such as counts.
+        measure: makes the score from the mean over rows, (...) or (..., k); by default, the score is that mean.
+
+    Returns:
+        The difference and the two ends of its 95% interval.
+    """
+    rng, n, differences = np.random.default_rng(0), len(before), []
+    for _ in range(100):
+        shares = rng.multinomial(n, np.full(n, 1 / n), size=100) / n  # how often each row was drawn
+        differences.append(measure(shares @ after) - measure(shares @ before))
+    difference = float(measure(np.mean(after, axis=0)) - measure(np.mean(before, axis=0)))
+    low, high = np.percentile(np.concatenate(differences), [2.5, 97.5]).tolist()
+    up, down = ("a gain", "a loss") if higher_is_better else ("a loss", "a gain")
+    verdict = up if low > 0 else down if high < 0 else "no gain shown"
+    print(f"{name}: difference {difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f}: {verdict}")
+    return difference, low, high
 
 
 def show(table: pd.DataFrame) -> HTML:

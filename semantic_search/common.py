@@ -4,7 +4,7 @@
 import numpy as np
 import torch
 
-from helpers import advise, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, compare, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
 from reading import WORD, load_collection, load_questions, question_pairs, sentence_pairs, shorten  # noqa: F401, for the notebooks
 from sentence_files import read_settings, save_settings  # noqa: F401
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 import label_kinds
 import loading
-from helpers import advise, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, compare, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
 
 # scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"

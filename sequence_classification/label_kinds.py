@@ -156,6 +156,20 @@ def in_words(label: object, names: list[str]) -> str:
     return names[int(label)] if len(names) > 1 else f"{label:.2f}"
 
 
+ROW_SCORES = {
+    "single_label_classification": "accuracy", "multi_label_classification": "share of right labels",
+    "regression": "minus the absolute error",
+}
+
+
+def row_scores(problem_type: str, predictions: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """How well each of n rows was predicted, (n,): the score that ROW_SCORES names. It is higher for better predictions."""
+    predictions, references = np.asarray(predictions), np.asarray(references)
+    if problem_type == "regression":
+        return -np.abs(predictions - references).reshape(len(references), -1).mean(axis=1)
+    return (predictions == references).reshape(len(references), -1).mean(axis=1)
+
+
 def score(problem: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Scores where a text has any number of labels, or a number.
 

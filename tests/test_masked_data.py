@@ -146,7 +146,7 @@ def splits_of(labels, feature=None):
     ([-1, 1] * 3, Value("int64"), {"-1": 6, "1": 6}),
     (["a"] * 60 + ["b"] * 3 + ["c"] * 2, None, {"a": 100, "b": 6}),
 ])
-def test_the_probe_has_rows_of_labels_that_are_classes(labels, feature, classes):
+def test_what_is_classified_are_rows_of_labels_that_are_classes(labels, feature, classes):
     rows = common.rows_with_classes(splits_of(labels, feature))
     assert rows["label"].value_counts().to_dict() == classes
 
@@ -163,11 +163,11 @@ def test_the_probe_has_rows_of_labels_that_are_classes(labels, feature, classes)
     ([-1] * 20, ClassLabel(names=["no", "yes"]), "no two labels"),
     ([["a"], ["a", "b"]] * 9, None, "lists"),
 ])
-def test_other_labels_give_no_probe_and_a_line_that_says_why(labels, feature, reason, capsys):
+def test_other_labels_give_nothing_to_classify_and_a_line_that_says_why(labels, feature, reason, capsys):
     rows = common.rows_with_classes(splits_of(labels, feature))
     assert len(rows) == 0 and list(rows) == ["text", "label"]
     printed = capsys.readouterr().out
-    assert printed.startswith("no probe: ") and reason in printed
+    assert printed.startswith("no classes: ") and reason in printed
 
 
 def rows_of(folder, texts):
@@ -186,7 +186,7 @@ def test_texts_that_are_lists_or_dicts_are_refused(tmp_path, nested):
         rows_of(tmp_path, [nested] * 20)
 
 
-def test_without_labels_there_is_no_probe(capsys):
+def test_without_labels_there_is_nothing_to_classify(capsys):
     assert len(common.rows_with_classes(splits_of(["a", "b"] * 9).remove_columns("label"))) == 0
     assert "no column 'label'" in capsys.readouterr().out
 
@@ -227,4 +227,4 @@ def test_both_notebooks_run_on_data_as_people_have_them(hub, scripts, tmp_path, 
     assert notebooks.largest_difference(trainer["losses"], loop["losses"]) == 0.0 and trainer["metrics"] == loop["metrics"]
     assert set(trainer["metrics"]) == {"perplexity", "perplexity_before", "perplexity_unigram"}
     log = (target / "trainer_api.log").read_text()
-    assert "no probe: " in log and "nan" not in log.lower().split()
+    assert "no classes: " in log and "nan" not in log.lower().split()

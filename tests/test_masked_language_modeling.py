@@ -1,5 +1,6 @@
 """The collection of masked_language_modeling/ is whole and split by module, and its helpers mask, measure and refuse as they say."""
 
+import copy
 import importlib.util
 import inspect
 import json
@@ -13,18 +14,20 @@ from collections import Counter
 from functools import cache
 from types import SimpleNamespace
 
+import notebooks
 import numpy as np
 import pandas as pd
 import pytest
 import stand_ins
 import torch
+import torch.nn.functional as F
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from notebooks import ROOT, common_of
 from oracles import cell_that_makes, definitions
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, ByT5Tokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, ByT5Tokenizer, set_seed
 
 FOLDER = "masked_language_modeling"
 TINY = "distilbert/distilbert-base-uncased"
@@ -579,7 +582,7 @@ def test_perplexity_is_summed_up_in_double_precision():
     assert perplexity(torch.full((3,), 2.0, dtype=torch.bfloat16)) == pytest.approx(np.exp(2))
 
 
-# ---------------------------------------------------------------------------------------------------- the probe
+# ---------------------------------------------------------------------------------------------------- few labels
 
 
 @pytest.fixture(scope="module")
@@ -587,46 +590,40 @@ def tiny(hub):
     return AutoModelForMaskedLM.from_pretrained(TINY), AutoTokenizer.from_pretrained(TINY)
 
 
-class Kept:
-    """In place of `cross_val_score`: what it is given."""
+class Watched:
+    """A tokenizer that keeps what it is given."""
 
-    def __call__(self, classifier, vectors, labels, cv):
-        self.vectors, self.labels, self.cv = vectors, labels, cv
+    def __init__(self, tokenizer):
+        self.tokenizer, self.batches = tokenizer, []
 
-
-def vectors_of(texts, model, tokenizer):
-    """The vectors that the probe makes of texts."""
-    kept = Kept()
-    given = {"torch": torch, "tokenizer": tokenizer, "cross_val_score": kept}
-    given |= dict.fromkeys(["make_pipeline", "StandardScaler", "LogisticRegression"], lambda *_, **__: None)
-    definitions(FOLDER, "trainer_api", "probe", **given)(model, texts, ["a"] * len(texts))
-    assert kept.labels == ["a"] * len(texts) and kept.cv == 5
-    return kept.vectors
+    def __call__(self, texts, **given):
+        self.batches.append(texts)
+        return self.tokenizer(texts, **given)
 
 
-def test_the_vector_of_a_text_does_not_depend_on_its_neighbours(tiny):
+@pytest.mark.parametrize("name", notebooks.PAIR)
+def test_a_classifier_learns_from_few_labels_and_is_tested_on_all_other_texts(tiny, name):
+    """The class of a text is one of its words, so it can be learned, and a wrong order of the answers would show."""
     model, tokenizer = tiny
-    rng = random.Random(0)
-    sentences = [stand_ins.sentence(rng, stand_ins.WORDS) for _ in range(70)] + [" ".join(stand_ins.WORDS[:60])]
-    model.train()
-    together = vectors_of(sentences, model, tokenizer)
-    assert together.shape == (71, 32) and together.dtype == np.float32
-    for i in (0, 31, 32, 33, 64, 70):
-        assert np.abs(together[i] - vectors_of([sentences[i]], model, tokenizer)[0]).max() < 1e-5
-        with torch.no_grad():
-            hidden = model.distilbert.eval()(**tokenizer(sentences[i], return_tensors="pt")).last_hidden_state
-        assert np.abs(together[i] - hidden[0].mean(dim=0).numpy()).max() < 1e-5
-    assert np.abs(together[0] - together[1]).max() > 1e-2
+    rng, watched = random.Random(0), Watched(tokenizer)
+    classes = np.array([rng.randrange(3) for _ in range(90)])
+    texts = [" ".join([*rng.sample(stand_ins.WORDS[:40], rng.randint(1, 6)), *[stand_ins.WORDS[50 + i]] * 4]) + f" {k}"
+             for k, i in enumerate(classes)]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    accuracy_of = definitions(
+        FOLDER, name, "few_label_accuracy", torch=torch, F=F, np=np, copy=copy, set_seed=set_seed, tokenizer=watched, block_size=32,
+        classes=classes, class_names=np.array(["a", "b", "c"]), class_texts=texts, learning_rate=1e-2)
+    assert accuracy_of(model, 8, 0) > 0.9
+    learned, tested = [text for batch in watched.batches[:60] for text in batch], [text for batch in watched.batches[60:] for text in batch]
+    assert Counter(classes[texts.index(text)] for text in set(learned)) == {0: 8, 1: 8, 2: 8}
+    assert len(tested) == 90 - 24 and set(tested) == set(texts) - set(learned)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "a copy is trained"
+    watched.batches.clear()
+    accuracy_of(model, 8, 1, num_steps=1)
+    assert set(tested) != {text for batch in watched.batches[1:] for text in batch}, "another draw, other texts"
 
 
-def test_long_texts_are_cut_to_what_the_model_reads(tiny):
-    text = "ba be bi bo " * 100
-    most = "ba be bi bo " * 31 + "ba be"  # with [CLS] and [SEP], 128
-    assert np.abs(vectors_of([text], *tiny) - vectors_of([most], *tiny)).max() < 1e-5
-    assert np.abs(vectors_of([text], *tiny) - vectors_of(["ba be bi bo " * 2], *tiny)).max() > 1e-5
-
-
-def test_the_collection_has_enough_rows_for_the_probe(collection):
+def test_the_collection_has_enough_rows_to_classify(collection):
     labels = [*collection["validation"]["label"], *collection["test"]["label"]]
     counts = [n for _, n in Counter(labels).most_common(10)]
     assert len(counts) == 10 and min(counts) >= 15

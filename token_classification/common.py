@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 import formats
 import loading
-from helpers import advise, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
+from helpers import advise, compare, count_unknown, own_device, plot_curves, readable_length, show, start_run  # noqa: F401, for the notebooks
 
 COLOURS = ("#a6cee3", "#fdbf6f", "#b2df8a", "#cab2d6", "#fb9a99", "#ffff99", "#d9d9d9")
 

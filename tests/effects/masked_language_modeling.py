@@ -8,6 +8,12 @@ trained_model = trainer.model if "trainer" in globals() else accelerator._models
 optimizer, scheduler = getattr(optimizer, "optimizer", optimizer), getattr(scheduler, "scheduler", scheduler)
 """
 EFFECTS = {
+    "A control: the same words, out of order": """
+original = common.load_splits(dataset_id, dataset_config, columns)["train"]["text"][:]
+now = dataset["train"]["text"][:]
+assert now != original and [len(text.split()) for text in now] == [len(text.split()) for text in original]
+assert sorted(" ".join(now).split()) == sorted(" ".join(original).split())
+""",
     "New words in the vocabulary": """
 saved_tokenizer = AutoTokenizer.from_pretrained(run_dir / "model")
 saved = AutoModelForMaskedLM.from_pretrained(run_dir / "model")
