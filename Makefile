@@ -38,7 +38,8 @@ refresh: setup   ## run every notebook (TASK=folder for one) in place, ready to 
 recipe: setup    ## run one folder's notebooks with a recipe of its README: TASK=folder TITLE="LoRA" (SEED=43 for another seed)
 	@$(OFFLINE) $(VENV)/python tests/recipes.py $(TASK) "$(TITLE)" $(SEED)
 
-results: setup   ## fill the README's results table and plot from runs/
+results: setup   ## train with two more seeds, and fill the README's results table and plot from runs/ (after make run)
+	@$(OFFLINE) $(VENV)/python tests/notebooks.py seeds $(TASK)
 	@$(VENV)/python tests/notebooks.py results
 
 home: setup      ## set the repository's address everywhere: REPO=owner/name

@@ -2,6 +2,7 @@
 
     python tests/notebooks.py run [FOLDER]       every notebook on its defaults, copies and a table in runs/
     python tests/notebooks.py refresh [FOLDER]   the same, and the executed notebooks replace the committed ones
+    python tests/notebooks.py seeds [FOLDER]     the loop notebook with other seeds, up to "Common mistakes"; in runs/seeds/
     python tests/notebooks.py results            fill README.md from runs/: results table and the two loss curves
     python tests/notebooks.py home OWNER/NAME    the repository address in README.md and in every notebook
 """
@@ -13,6 +14,8 @@ import math
 import os
 import re
 import shutil
+import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -24,11 +27,12 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 PAIR = ("trainer_api", "accelerate_loop")
+SEEDS = (43, 44)  # beside the default
 # one number for each task, in the order in which they are read: what it is called, its name in `metrics`, and the baseline beside it
 HEADLINES = {
     "sequence_classification": ("accuracy", "accuracy", "TF-IDF + logistic regression"),
     "token_classification": ("entity F1", "f1", "most frequent tag of the word"),
-    "masked_language_modeling": ("perplexity", "perplexity", "unigram"),
+    "masked_language_modeling": ("accuracy with few labels", "few_labels", "pretrained checkpoint"),
     "causal_language_modeling": ("perplexity", "perplexity", "unigram"),
     "semantic_search": ("nDCG@10", "ndcg@10", "pretrained encoder"),
 }
@@ -289,6 +293,34 @@ def is_progress(output):
     return output.get("name") == "stderr" and bool(re.fullmatch(r"\s*", re.sub(r"[^\r\n]*\d+%\|[^\r\n]*", "", output["text"])))
 
 
+def seeds(chosen=None):
+    """Train the loop notebook of all folders, or of one, with the other SEEDS. Returns 0, or 1 if one failed.
+
+    All seeds of a folder run at the same time, each with one thread and up to its `Common mistakes`. What is in runs/seeds/ is kept.
+    """
+    failed = False
+    for folder in [chosen] if chosen else folders():
+        jobs = {}
+        for seed in SEEDS:
+            target = RUNS / "seeds" / folder / str(seed)
+            if (target / "accelerate_loop.json").exists():
+                continue
+            shutil.rmtree(target, ignore_errors=True)
+            copy_folder(folder, target)
+            document = prepared(ROOT / folder / "accelerate_loop.ipynb", {"seed": seed}, "accelerate_loop.json")
+            end = next(i for i, cell in enumerate(document.cells) if cell.source.startswith("## Common mistakes"))
+            cells = [cell for cell in [*document.cells[:end], document.cells[-1]] if cell.cell_type == "code"]
+            (target / "run.py").write_text("\n\n".join(python(cell.source) for cell in cells), encoding="utf-8")
+            with (target / "run.log").open("w") as log:
+                jobs[target] = subprocess.Popen(
+                    [sys.executable, "run.py"], cwd=target, stdout=log, stderr=log,
+                    env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"})
+        for target, running in jobs.items():
+            failed |= running.wait() != 0
+            print(f"{folder}, seed {target.name}: {'done' if running.returncode == 0 else f'failed, see {target}/run.log'}", flush=True)
+    return int(failed)
+
+
 def results():
     """Write the results table and the overlay of the loss curves into README.md and .github/."""
     import matplotlib.pyplot as plt
@@ -296,7 +328,8 @@ def results():
     done = [folder for folder in HEADLINES if pair_difference(RUNS / folder) is not None]
     if not done:
         sys.exit("nothing in runs/: make run first")
-    lines = ["| task | score on the test split | baseline | fine-tuned | difference of the two notebooks |", "|---|---|---|---|---|"]
+    lines = ["| task | score on the test split | baseline | trained | gain on the same test rows (95% interval) | mean over seeds | "
+             "difference of the two notebooks |", "|---|---|---|---|---|---|---|"]
     fig, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
     for folder, ax in zip(done, axes.flat):
         one, two = (json.loads((RUNS / folder / f"{name}.json").read_text()) for name in PAIR)
@@ -304,7 +337,8 @@ def results():
         before, after = rounded(one["baselines"][rival][metric]), rounded(one["metrics"][metric])
         same = f"{pair_difference(RUNS / folder)} over {len(one['losses'])} steps"
         title = folder.replace("_", " ")
-        lines.append(f"| [{title}]({folder}/) | {label} | {before} ({rival}) | {after} | {same} |")
+        chance = f"{gain(folder)} | {spread(folder, metric)}"
+        lines.append(f"| [{title}]({folder}/) | {label} | {before} ({rival}) | {after} | {chance} | {same} |")
         ax.plot(one["losses"], linewidth=4, color="#9ecae1", label="Trainer")
         ax.plot(two["losses"], linewidth=1, color="black", linestyle="--", label="loop")
         ax.set(title=title, xlabel="optimizer step", ylabel="training loss")
@@ -315,6 +349,20 @@ def results():
     readme = ROOT / "README.md"
     block = "<!-- results -->\n" + "\n".join(lines) + "\n<!-- /results -->"
     readme.write_text(re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, readme.read_text(), flags=re.S))
+
+
+def gain(folder):
+    """The first comparison by a paired bootstrap that the executed notebook in runs/ prints."""
+    text = (RUNS / folder / "accelerate_loop.ipynb").read_text(encoding="utf-8")
+    found = re.search(r"difference ([+-][\d.]+), 95% interval ([+-][\d.]+) to ([+-][\d.]+): (?:a gain|a loss|no gain shown)", text)
+    return f"{found[1]} ({found[2]} to {found[3]})" if found else ""
+
+
+def spread(folder, metric):
+    """Mean and standard deviation of a metric over the default seed and those in runs/seeds/."""
+    files = [RUNS / folder / "accelerate_loop.json", *RUNS.glob(f"seeds/{folder}/*/accelerate_loop.json")]
+    values = [json.loads(file.read_text())["metrics"][metric] for file in files]
+    return f"{rounded(statistics.mean(values))} ± {statistics.stdev(values):.2f} ({len(values)})" if len(values) > 1 else ""
 
 
 def rounded(score):
@@ -347,6 +395,8 @@ if __name__ == "__main__":
     command, argument = (sys.argv[1:] + ["", ""])[:2]
     if command in ("run", "refresh"):
         sys.exit(run(argument or None, refresh=command == "refresh"))
+    elif command == "seeds":
+        sys.exit(seeds(argument or None))
     elif command == "results":
         results()
     elif command == "home":

@@ -87,9 +87,18 @@ def test_results_fill_the_readme(repository, monkeypatch):
     monkeypatch.setattr(notebooks, "HEADLINES", {"task": ("F1", "f1", "majority")})
     notebooks.run()
     (root / "README.md").write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    executed = root / "runs" / "task" / "accelerate_loop.ipynb"
+    document = nbformat.read(executed, as_version=4)
+    document.cells.append(new_code_cell("compare", outputs=[new_output(
+        "stream", name="stdout", text="F1: difference +0.400, 95% interval +0.310 to +0.480: a gain\n")]))
+    nbformat.write(document, executed)
+    other = root / "runs" / "seeds" / "task" / "43"
+    other.mkdir(parents=True)
+    outcome = json.loads((root / "runs" / "task" / "accelerate_loop.json").read_text())
+    (other / "accelerate_loop.json").write_text(json.dumps(outcome | {"metrics": {"f1": 0.7}}))
     notebooks.results()
     readme = (root / "README.md").read_text()
-    assert "| [task](task/) | F1 | 0.10 (majority) | 0.50 | 0.0 over 2 steps |" in readme
+    assert "| [task](task/) | F1 | 0.10 (majority) | 0.50 | +0.400 (+0.310 to +0.480) | 0.60 ± 0.14 (2) | 0.0 over 2 steps |" in readme
     assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "old" not in readme
     assert (root / ".github" / "pair.png").stat().st_size > 5000
 

@@ -1,6 +1,13 @@
 """What comes of the recipes of token classification; see recipes.py."""
 
 EFFECTS = {
+    "Give an uncased checkpoint its capitals back": """
+for each in (tokenizer, find_names.tokenizer):  # in memory, and as it was saved
+    words = ["Ana", "met", "NATO", "Te'o-Leavai", "\u00c9lan", "iPhone"]
+    marked = [each.backend_tokenizer.normalizer.normalize_str(word) for word in words]
+    assert [text.count("^") for text in marked] == [1, 0, 1, 2, 1, 0] and marked[0].startswith("^")
+assert all(agreement)
+""",
     "New entity types without forgetting the old": """
 old = AutoModelForTokenClassification.from_pretrained(run_dir / "model").eval()
 old_names, checkpoint = label_names, str(run_dir / "model")
@@ -128,7 +135,7 @@ assert "".join(part["token"] for part in shown) == text
 assert {part["class_or_confidence"] for part in shown} - {None} == {each["entity_group"] for each in find_names(text)}
 """,
 }
-SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Never an impossible sequence",
+SAME = {"Gradient checkpointing", "Give an uncased checkpoint its capitals back", "A tracker", "Hyperparameter search", "Never an impossible sequence",
         "New entity types without forgetting the old", "Only in the loop: a moving average of the weights",
         "Ship it: ONNX and int8", "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums may differ
