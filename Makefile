@@ -42,7 +42,10 @@ results: setup   ## train with two more seeds, and fill the README's results tab
 	@$(OFFLINE) $(VENV)/python tests/notebooks.py seeds $(TASK)
 	@$(VENV)/python tests/notebooks.py results
 
+labels: setup    ## how many labels sequence classification needs: train on fewer and fewer, and draw the curve
+	@$(OFFLINE) $(VENV)/python tests/curves.py
+
 home: setup      ## set the repository's address everywhere: REPO=owner/name
 	@$(VENV)/python tests/notebooks.py home $(REPO)
 
-.PHONY: help setup run test prove colab lab refresh recipe results home
+.PHONY: help setup run test prove colab lab refresh recipe results labels home

@@ -8,9 +8,11 @@ import re
 from types import SimpleNamespace
 
 import notebooks
+import numpy as np
 import pytest
 from accelerate import PartialState
 from oracles import code
+from scipy.stats import bootstrap
 from transformers import BertConfig, RobertaConfig, T5Config
 
 FOLDERS = notebooks.folders()
@@ -145,3 +147,37 @@ def test_curves_have_one_point_per_step_and_per_epoch(common, monkeypatch):
     assert [line.get_label() for line in right.lines] == ["accuracy", "f1"]
 
 
+
+
+# ---------------------------------------------------------------------------------------------------- a paired bootstrap
+
+
+def test_the_interval_of_a_difference_is_that_of_scipy(common, capsys):
+    rng = np.random.default_rng(1)
+    before = rng.random(150)
+    after = np.clip(before + rng.normal(0.1, 0.2, 150), 0, 1)
+    difference, low, high = common.compare("nDCG", before, after)
+    expected = bootstrap((after, before), lambda one, two, axis: one.mean(axis) - two.mean(axis), paired=True, method="percentile",
+                         vectorized=True, rng=2).confidence_interval
+    assert difference == pytest.approx(after.mean() - before.mean()) and (low, high) == pytest.approx(tuple(expected), abs=2e-3)
+    assert capsys.readouterr().out == f"nDCG: difference {difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f}: a gain\n"
+
+
+def test_a_score_of_counts_is_computed_from_their_sums_over_the_drawn_rows(common):
+    rng = np.random.default_rng(3)
+    counts = [np.stack([rng.binomial(n := rng.integers(1, 6, 80), p), n, n], axis=1) for p in (0.5, 0.6)]
+    f1 = lambda rows: 2 * rows[..., 0] / (rows[..., 1] + rows[..., 2])
+    difference, low, high = common.compare("F1", *counts, measure=f1)
+    drawn = rng.integers(0, 80, size=(4000, 80))
+    expected = [f1(counts[1][rows].sum(axis=0)) - f1(counts[0][rows].sum(axis=0)) for rows in drawn]
+    assert difference == pytest.approx(f1(counts[1].sum(axis=0)) - f1(counts[0].sum(axis=0)))
+    assert (low, high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])), abs=6e-3)
+
+
+@pytest.mark.parametrize("shift, higher_is_better, verdict", [
+    (0.3, True, "a gain"), (0.3, False, "a loss"), (-0.3, True, "a loss"), (-0.3, False, "a gain"), (0.0, True, "no gain shown"),
+])
+def test_the_verdict_is_in_words_and_knows_which_direction_is_better(common, capsys, shift, higher_is_better, verdict):
+    before = np.random.default_rng(4).normal(size=100)
+    common.compare("score", before, before[::-1] if shift == 0 else before + shift, higher_is_better=higher_is_better)
+    assert capsys.readouterr().out.endswith(f": {verdict}\n")

@@ -135,7 +135,8 @@ assert "".join(part["token"] for part in shown) == text
 assert {part["class_or_confidence"] for part in shown} - {None} == {each["entity_group"] for each in find_names(text)}
 """,
 }
-SAME = {"Gradient checkpointing", "Give an uncased checkpoint its capitals back", "A tracker", "Hyperparameter search", "Never an impossible sequence",
+SAME = {"Gradient checkpointing", "Give an uncased checkpoint its capitals back",
+        "A tracker", "Hyperparameter search", "Never an impossible sequence",
         "New entity types without forgetting the old", "Only in the loop: a moving average of the weights",
         "Ship it: ONNX and int8", "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums may differ

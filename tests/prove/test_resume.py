@@ -17,7 +17,9 @@ import os, pathlib, runpy, signal, sys
 from torch.optim.optimizer import register_optimizer_step_post_hook
 script, last = sys.argv[1:]
 steps = []
-def count(*_):
+def count(optimizer, *_):
+    if type(optimizer).__name__ in ("Muon", "MuonAdamW"):  # the AdamW that belongs to them counts
+        return
     if pathlib.Path("outputs", pathlib.Path(script).stem, "run-001").exists():
         steps.append(1)
     if len(steps) == int(last):
