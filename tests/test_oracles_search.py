@@ -156,7 +156,8 @@ def run(request, recorded_run, data):
     record["events"] = record["events"][:drawn[0]] + record["events"][drawn[7]:]
     batches = [event for event in record["events"] if event["kind"] == "batch"]
     return SimpleNamespace(
-        **record, **written, run_dir=run_dir, log=(folder / f"{request.param}.log").read_text(), forward=[event for event in record["events"] if event["kind"] == "forward"],
+        **record, **written, run_dir=run_dir, log=(folder / f"{request.param}.log").read_text(),
+        forward=[event for event in record["events"] if event["kind"] == "forward"],
         train=[event for event in batches if event["size"] == 56],  # 25 questions and 32 sentences, as far as they fill batches of 8
         validation=[event for event in batches if event["size"] == len(data.questions["validation"])],
     )
