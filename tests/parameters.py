@@ -6,11 +6,11 @@ SMALL = {
     "causal_language_modeling": {"max_rows": 120},
     "semantic_search": {
         "checkpoint": "stand-in/all-MiniLM-L6-v2", "sparse_checkpoint": "stand-in/splade-tiny", "dataset_id": "stand-in/passages",
-        "questions_id": "stand-in/questions", "num_pairs": 32, "num_made": 1_000, "batch_size": 8,
+        "questions_id": "stand-in/questions", "num_pairs": 32, "num_made": 1_000, "batch_size": 8, "num_epochs": 2,
     },
     "token_classification": {"checkpoint": "stand-in/all-MiniLM-L6-v2", "num_epochs": 2},
     "masked_language_modeling": {
-        "checkpoint": "stand-in/splade-tiny", "dataset_id": "stanfordnlp/imdb", "block_size": 16, "batch_size": 4,
+        "checkpoint": "stand-in/splade-tiny", "dataset_id": "stanfordnlp/imdb", "block_size": 16, "batch_size": 4, "num_draws": 1,
     },
     "sequence_classification": {"checkpoint": "stand-in/all-MiniLM-L6-v2"},
 }
@@ -35,7 +35,7 @@ LEARNABLE = {
     },
     "masked_language_modeling": {
         "checkpoint": "distilbert/distilbert-base-uncased", "dataset_id": "stanfordnlp/imdb",
-        "block_size": 16, "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2,
+        "block_size": 16, "num_epochs": 5, "batch_size": 4, "learning_rate": 1e-2, "num_draws": 1,
     },
     "causal_language_modeling": {
         "checkpoint": "HuggingFaceTB/SmolLM2-135M", "dataset_id": "roneneldan/TinyStories", "domain_id": "stanfordnlp/imdb",
