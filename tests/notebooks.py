@@ -362,7 +362,7 @@ def spread(folder, metric):
     """Mean and standard deviation of a metric over the default seed and those in runs/seeds/."""
     files = [RUNS / folder / "accelerate_loop.json", *RUNS.glob(f"seeds/{folder}/*/accelerate_loop.json")]
     values = [json.loads(file.read_text())["metrics"][metric] for file in files]
-    return f"{rounded(statistics.mean(values))} ± {statistics.stdev(values):.2f} ({len(values)})" if len(values) > 1 else ""
+    return f"{rounded(statistics.mean(values))} ± {statistics.stdev(values):.2f} ({len(values)})" if len(values) > 1 else "one seed"
 
 
 def rounded(score):
