@@ -4,6 +4,47 @@ import torch
 from transformers import PreTrainedModel
 
 
+class Muon(torch.optim.Optimizer):
+    """[Muon](https://kellerjordan.github.io/posts/muon/) for matrices, computed in float32.
+
+    `torch.optim.Muon` is the same but for bfloat16, in which the last bits of a gradient decide about more than last bits of a step:
+    two processes would not give the losses of one.
+    """
+
+    def __init__(self, params: list[torch.Tensor], lr: float, weight_decay: float, momentum: float = 0.95):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        """A step of every matrix that has a gradient, scaled to the size of a step of AdamW."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix)
+                state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                direction = orthogonal(matrix.grad.lerp(state["momentum_buffer"], group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(direction, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest matrix, in its directions, whose singular values are all near 1 (0.7 to 1.2), by five Newton-Schulz steps.
+
+    Args:
+        matrix: (rows, columns), float32.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if is_tall else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if is_tall else x
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """[Muon](https://kellerjordan.github.io/posts/muon/) for the weight matrices of the layers, and AdamW for the embeddings, the
     output layer, and everything that isn't a matrix.
@@ -24,7 +65,7 @@ class MuonAdamW(torch.optim.Optimizer):
         others = [parameter for parameter in trained if id(parameter) not in inside_ids]
         matrices, vectors = [[p for p in others if (p.dim() >= 2) == is_matrix] for is_matrix in (True, False)]
         self.parts = [
-            torch.optim.Muon(inside, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+            Muon(inside, lr, weight_decay),
             torch.optim.AdamW(
                 [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
                 lr=lr, betas=(0.9, 0.99), fused=True),

@@ -115,7 +115,7 @@ def advise(history: list[dict], name: str, score: float, baseline: float, higher
 
 def compare(
     name: str, before: np.ndarray, after: np.ndarray, measure: Callable = lambda mean: mean, higher_is_better: bool = True,
-) -> tuple[float, float, float]:
+) -> None:
     """Print whether a score of `after` is better than that of `before` on the same test rows, by a paired bootstrap.
 
     We draw as many rows as there are, with replacement, ten thousand times, and see in what range the difference of the two
@@ -126,9 +126,6 @@ def compare(
         name: of the score.
         before, after: a value for each row, (rows,), such as 1 or 0 for right or wrong; or several, (rows, k), such as counts.
         measure: makes the score from the mean over rows, (...) or (..., k); by default, the score is that mean.
-
-    Returns:
-        The difference and the two ends of its 95% interval.
     """
     rng, n, differences = np.random.default_rng(0), len(before), []
     for _ in range(100):
@@ -139,7 +136,6 @@ def compare(
     up, down = ("a gain", "a loss") if higher_is_better else ("a loss", "a gain")
     verdict = up if low > 0 else down if high < 0 else "no gain shown"
     print(f"{name}: difference {difference:+.3f}, 95% interval {low:+.3f} to {high:+.3f}: {verdict}")
-    return difference, low, high
 
 
 def show(table: pd.DataFrame) -> HTML:

@@ -112,7 +112,7 @@ def test_a_notebook_is_ready_to_read(path):
     assert "widgets" not in document.metadata and "papermill" not in document.metadata
     for cell in cells:
         assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs), cell.source
-        assert not re.search(r"\w*Warning: |Traceback", shown(cell)), cell.source
+        assert not re.search(r"\w*Warning\b|Traceback", shown(cell)), cell.source
         assert not MACHINE.search(shown(cell)), cell.source
         assert not any("widget" in kind for o in cell.outputs for kind in o.get("data", {})), cell.source
 
@@ -175,9 +175,7 @@ def test_training_happened_and_the_title_says_what_came_of_it(path):
     document, folder = read(path), path.split("/")[0]
     everything = "\n".join(map(shown, code_cells(document)))
     steps, first, last = re.search(r"(\d+) optimizer steps; loss ([\d.]+) at the first and ([\d.]+) at the last", everything).groups()
-    assert int(steps) >= 16
-    one_epoch = folder == "semantic_search"  # in which every batch has other questions: the test, below, tells
-    assert one_epoch or float(last) < 0.7 * float(first)
+    assert int(steps) >= 16 and float(last) < 0.7 * float(first)
     results = document.metadata["results"]
     _, metric, rival = notebooks.HEADLINES[folder]
     found, baseline = results["metrics"][metric], results["baselines"][rival][metric]
@@ -204,7 +202,8 @@ def test_the_results_table_is_that_of_the_committed_notebooks(folder):
     results = read(f"{folder}/trainer_api.ipynb").metadata["results"]
     label, metric, rival = notebooks.HEADLINES[folder]
     numbers = [notebooks.rounded(value) for value in (results["baselines"][rival][metric], results["metrics"][metric])]
-    assert row.startswith(f"| [{title}]({folder}/) | {label} | {numbers[0]} ({rival}) | {numbers[1]} | ") and " | 0.0 over " in row
+    start = f"| [{title}]({folder}/) | {label} | {numbers[0]} ({rival}) | {numbers[1]} | "
+    assert re.fullmatch(re.escape(start) + r"[^|]* \| [^|]+ \| 0\.0 over \d+ steps \|", row), row
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"{folder}/{name}.md" for folder in FOLDERS for name in ("README", "solutions"))])
