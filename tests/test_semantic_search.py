@@ -321,8 +321,10 @@ def test_validation_ranks_the_answer_among_all_texts():
 
 def test_fusion_by_reciprocal_rank():
     fuse = definitions("semantic_search", PAIR[0], "fuse", Counter=Counter)
-    assert fuse([1, 2, 3], [3, 2, 9]) == [3, 2, 1, 9]
-    assert fuse([1, 2], [2, 1]) == [1, 2], "of equal ones that which came first"
+    assert fuse([1, 2, 3], [3, 2, 9], 0.5) == [3, 2, 1, 9]
+    assert fuse([1, 2], [2, 1], 0.5) == [1, 2], "of equal ones that which came first"
+    assert fuse([1, 2, 3], [3, 2, 9], 0.0) == [3, 2, 9, 1], "without a voice, what the first alone has found comes last"
+    assert fuse([1, 2, 3], [3, 2, 9], 0.9) == [2, 3, 1, 9], "1/62, then 0.9/63 + 0.1/61, then 0.9/61"
 
 
 # ---------------------------------------------------------------------------------------------------- the index
