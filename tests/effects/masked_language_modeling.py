@@ -122,4 +122,4 @@ PARAMETERS = {
     "New words in the vocabulary": {"dataset_id": "dair-ai/emotion"},  # whose words have up to two pieces
     "Mask more, or whole words": {"dataset_id": "dair-ai/emotion"},
 }
-SLOW = {"Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}

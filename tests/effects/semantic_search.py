@@ -171,4 +171,4 @@ PARAMETERS = {
     "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
     "Large batches in little memory (GradCache)": {"batch_size": 24},  # two chunks of questions, and three of texts
 }
-SLOW = {"Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}

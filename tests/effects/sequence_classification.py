@@ -82,4 +82,4 @@ SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Few lab
         "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums differs
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0, "head_learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
