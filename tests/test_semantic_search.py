@@ -319,12 +319,18 @@ def test_validation_ranks_the_answer_among_all_texts():
     assert scores["loss"] == pytest.approx((np.log(e(1) + 3) - 1 + np.log(e(1) + e(0.5) + 2) - 0.5) / 2, abs=1e-6)
 
 
-def test_fusion_by_reciprocal_rank():
-    fuse = definitions("semantic_search", PAIR[0], "fuse", Counter=Counter)
-    assert fuse([1, 2, 3], [3, 2, 9], 0.5) == [3, 2, 1, 9]
-    assert fuse([1, 2], [2, 1], 0.5) == [1, 2], "of equal ones that which came first"
-    assert fuse([1, 2, 3], [3, 2, 9], 0.0) == [3, 2, 9, 1], "without a voice, what the first alone has found comes last"
-    assert fuse([1, 2, 3], [3, 2, 9], 0.9) == [2, 3, 1, 9], "1/62, then 0.9/63 + 0.1/61, then 0.9/61"
+def test_fusion_adds_a_share_of_the_highest_word_score_to_the_cosine():
+    fuse = definitions("semantic_search", PAIR[0], "fuse")
+    words = np.array([[8.0, 4.0, 0.0]]), np.array([[5, 2, 7]])
+    meaning = np.array([[0.6, 0.5, 0.1]]), np.array([[2, 3, 4]])
+    assert fuse(words, meaning, 0.0) == [[2, 3, 4]], "the encoder alone, and as many entries"
+    assert fuse(words, meaning, 0.2) == [[2, 3, 5]], "0.6 + 0.1, then 0.5, then the lowest cosine + 0.2"
+    assert fuse(words, meaning, 0.9) == [[2, 5, 3]], "0.6 + 0.45, then 0.1 + 0.9, then 0.5"
+    assert fuse(words, meaning, 2.0) == [[5, 2, 3]], "0.1 + 2, then 0.6 + 1, then 0.5"
+    silent = np.zeros((1, 3)), np.array([[5, 2, 7]])
+    assert fuse(silent, meaning, 0.5)[0][:2] == [2, 3], "no word is known; what comes third has the lowest cosine in any case"
+    two = fuse(*(tuple(np.concatenate(pair) for pair in zip(one, one)) for one in (words, meaning)), 0.9)
+    assert two == [[2, 5, 3]] * 2
 
 
 # ---------------------------------------------------------------------------------------------------- the index

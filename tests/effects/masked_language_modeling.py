@@ -94,6 +94,11 @@ for file in run_dir.rglob("events.out.tfevents.*"):
 assert len(logged["learning_rate"]) == len(logged["loss"]) == len(losses) and logged["loss"] == pytest.approx(losses)
 assert logged["eval_perplexity"] == pytest.approx([entry["perplexity"] for entry in history])
 """,
+    "torch.compile": """
+from torch._dynamo.utils import counters
+
+assert counters["stats"]["unique_graphs"] > 0
+""",
     "Hyperparameter search": """
 if "search" in globals():
     assert learning_rate / 4 <= found.hyperparameters["learning_rate"] <= learning_rate * 4
@@ -116,10 +121,10 @@ assert shown["label"] == max(fill_blank("Return the ___ of it.").items(), key=la
 }
 SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Continue as a classifier, in one flow",
         "Ship it: ONNX and int8", "A page to try the model in"}
-APART = set()
+APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums may differ
 PARAMETERS = {
     "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
     "New words in the vocabulary": {"dataset_id": "dair-ai/emotion"},  # whose words have up to two pieces
     "Mask more, or whole words": {"dataset_id": "dair-ai/emotion"},
 }
-SLOW = {"Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
