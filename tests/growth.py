@@ -25,7 +25,8 @@ FACTORS = (1, 2, 4, 8)
 # where the training ends: the heading of what comes after it. Searching has no training here: its collection is embedded and searched.
 END = {
     "sequence_classification": "## Trainer and loop", "token_classification": "## Trainer and loop",
-    "masked_language_modeling": "## Trainer and loop", "causal_language_modeling": "### Sampling", "semantic_search": "### Pairs to learn from",
+    "masked_language_modeling": "## Trainer and loop", "causal_language_modeling": "### Sampling",
+    "semantic_search": "### Pairs to learn from",
 }
 UNITS = {
     "sequence_classification": "training texts, one epoch", "token_classification": "training sentences, one epoch",
@@ -44,6 +45,7 @@ TIMED = """
 import runpy, sys, time
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+first, last = map(int, sys.argv[1:3])
 steps, times = {}, {}
 
 def after(optimizer, *_):
@@ -51,16 +53,19 @@ def after(optimizer, *_):
         return  # that of the plain loop, which comes before the real one
     number = steps[id(optimizer)] = steps.get(id(optimizer), 0) + 1
     times[id(optimizer), number] = time.perf_counter()
-    if number == %d:
-        print("MEASURED", times[id(optimizer), number] - times[id(optimizer), %d], flush=True)
+    if number == last:
+        print("MEASURED", times[id(optimizer), number] - times[id(optimizer), first], flush=True)
         sys.exit()
 
 register_optimizer_step_post_hook(after)
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[3:]
 runpy.run_path(sys.argv[0], run_name="__main__")
-""" % (LAST, FIRST)
+"""
 ENCODE = """
-import time, sys, numpy as np, torch
+import time
+
+import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 texts = texts[:2000]
 model = SentenceTransformer(checkpoint, device="cpu")
@@ -75,7 +80,8 @@ for round in range(2):  # the first one warms up
         short = embed(pretrained_encoder, texts, document_prompt)
     last = time.perf_counter()
 short /= np.linalg.norm(short, axis=1, keepdims=True)
-print("ENCODED", (middle - start) / (end - middle), (middle - start) / (last - end), (ours * theirs).sum(1).min(), (ours * short).sum(1).min())
+cosines = (ours * theirs).sum(axis=1).min(), (ours * short).sum(axis=1).min()
+print("ENCODED", (middle - start) / (end - middle), (middle - start) / (last - end), *cosines)
 """
 
 
@@ -140,10 +146,21 @@ def grown(folder, factor, data):
     return len(entries), {"dataset_id": str(data / "texts"), "questions_id": str(data / "questions")}
 
 
-def grow(folder):
-    """Measure and draw one folder."""
+def draw(folder, sizes, found):
+    """Write the plot of one folder."""
     import matplotlib.pyplot as plt
 
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for ax, name, label in zip(axes, ("seconds", "GB"), ("seconds", "peak memory, GB")):
+        values = [one[name] for one in found]
+        ax.plot(sizes, values, "o-")
+        ax.set(xlabel=UNITS[folder], ylabel=label, ylim=(0, 1.15 * max(values)), xlim=(0, None), xticks=sizes)
+        ax.set_xticklabels([f"{size:,}" for size in sizes], rotation=30)
+    fig.savefig(notebooks.ROOT / folder / "growth.svg", metadata={"Date": None})
+
+
+def grow(folder):
+    """Measure and draw one folder."""
     sizes, found = [], []
     for factor in FACTORS:
         target = notebooks.RUNS / "growth" / folder / str(factor)
@@ -154,12 +171,7 @@ def grow(folder):
         sizes.append(size)
         shutil.rmtree(target.with_name(f"data-{factor}"), ignore_errors=True)
         print(f"{folder}: {size:,} {UNITS[folder]}: {found[-1]['seconds']:.0f} s, {found[-1]['GB']:.2f} GB", flush=True)
-    fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
-    for ax, name, label in zip(axes, ("seconds", "GB"), ("seconds, from imports to result", "peak memory of the process, GB")):
-        ax.plot(sizes, [one[name] for one in found], "o-")
-        ax.set(xlabel=UNITS[folder], ylabel=label, ylim=(0, None), xlim=(0, None), xticks=sizes)
-        ax.set_xticklabels([f"{size:,}" for size in sizes], rotation=30)
-    fig.savefig(notebooks.ROOT / folder / "growth.svg", metadata={"Date": None})
+    draw(folder, sizes, found)
 
 
 def their_commands(scripts, work):
@@ -168,7 +180,7 @@ def their_commands(scripts, work):
 
     def add(folder, script, *options):
         steps = ("--max_train_steps", str(LAST + 1), "--output_dir", str(work / "theirs" / folder))
-        commands[folder] = (work, ("-c", TIMED, str(next(Path(scripts).rglob(script))), *options, *steps))
+        commands[folder] = (work, ("-c", TIMED, str(FIRST), str(LAST), str(next(Path(scripts).rglob(script))), *options, *steps))
 
     def rows(folder, name, columns):
         for split in ("train", "validation"):
@@ -217,7 +229,7 @@ def peers(scripts, chosen=None, rounds=3):
         ours = loop_script(folder, work / "ours" / folder, {"num_draws": 0} if folder == "masked_language_modeling" else {})
         ratios = []
         for _ in range(rounds):
-            our_time = float(measured(ours, "-c", TIMED, "run.py"))
+            our_time = float(measured(ours, "-c", TIMED, str(FIRST), str(LAST), "run.py"))
             their_time = float(measured(target, *command))
             ratios.append(their_time / our_time)
         print(f"{folder}: {statistics.median(ratios):.2f} times the rows per second of the script "

@@ -146,6 +146,7 @@ SAME = {"Train on the last answer only", "Gradient checkpointing", "A tracker", 
 APART = {"torch.compile", "Preference tuning (DPO)"}
 PARAMETERS = {"Preference tuning (DPO)": {"instruction_epochs": 12, "learning_rate": 1e-2},  # until answers have words of the right ones
               "Early stopping": {"num_epochs": 6, "domain_epochs": 6, "instruction_epochs": 6, "learning_rate": 0.0}}
-SLOW = {"torch.compile", "Ship it: ONNX and int8", "A page to try the model in", "Hyperparameter search", "Early stopping", "A longer context",
+SLOW = {"torch.compile", "Ship it: ONNX and int8", "A page to try the model in", "Hyperparameter search", "Early stopping",
+        "A longer context",
         "A learning rate for each layer", "Train on the whole conversation", "Gradient checkpointing", "A tracker",
         "Another optimizer and schedule", "LoRA", "Freeze the lower layers"}
