@@ -45,7 +45,16 @@ results: setup   ## train with two more seeds, and fill the README's results tab
 labels: setup    ## how many labels sequence classification needs: train on fewer and fewer, and draw the curve
 	@$(OFFLINE) $(VENV)/python tests/curves.py
 
+growth: setup    ## how time and memory grow with the data (TASK=folder for one): draws the plots of the READMEs
+	@$(OFFLINE) $(VENV)/python tests/growth.py grow $(TASK)
+
+peers: setup     ## speed beside the scripts of Transformers: SCRIPTS=its examples/pytorch (TASK=folder for one)
+	@$(OFFLINE) $(VENV)/python tests/growth.py peers $(SCRIPTS) $(TASK)
+
+realtext: setup  ## pretrain causal language modeling on real text, and compare it with compressors
+	@$(OFFLINE) $(VENV)/python tests/real_text.py
+
 home: setup      ## set the repository's address everywhere: REPO=owner/name
 	@$(VENV)/python tests/notebooks.py home $(REPO)
 
-.PHONY: help setup run test prove colab lab refresh recipe results labels home
+.PHONY: help setup run test prove colab lab refresh recipe results labels growth peers realtext home

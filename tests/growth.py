@@ -1,10 +1,9 @@
 """What the notebooks cost as the data grow, and how fast they are beside what people would otherwise run.
 
-    python tests/growth.py grow [FOLDER]    FOLDER/growth.svg: seconds and peak memory with 1, 2, 4 and 8 times as much data
-    python tests/growth.py peers SCRIPTS [FOLDER]
-                                            rows per second of each loop over those of a script of transformers, and texts per second of
-                                            the search's `embed` over `SentenceTransformer.encode`; SCRIPTS is examples/pytorch of a
-                                            checkout of transformers
+    make growth [TASK=folder]                   folder/growth.svg: seconds and peak memory with 1, 2, 4 and 8 times as much data
+    make peers SCRIPTS=folder [TASK=folder]     rows per second of each loop over those of a script of Transformers, and texts per second of
+                                                the search's `embed` over `SentenceTransformer.encode`; SCRIPTS is examples/pytorch of a
+                                                checkout of Transformers
 
 Every measurement is a process of its own, with all threads and nothing beside it. Times are those of this machine: compare them with
 each other, and not with other machines'.
@@ -81,28 +80,28 @@ for round in range(2):  # the first one warms up
     last = time.perf_counter()
 short /= np.linalg.norm(short, axis=1, keepdims=True)
 cosines = (ours * theirs).sum(axis=1).min(), (ours * short).sum(axis=1).min()
-print("ENCODED", (middle - start) / (end - middle), (middle - start) / (last - end), *cosines)
+print("MEASURED", (middle - start) / (end - middle), (middle - start) / (last - end), *cosines)
 """
 
 
-def loop_script(folder, target, parameters, more=""):
-    """Write the loop notebook up to the end of its training as `run.py` into a copy of its folder."""
+def loop_script(folder, target, parameters, more="", end=None):
+    """Write the loop notebook as `run.py` into a copy of its folder: up to the heading `end`, by default that after its training."""
     shutil.rmtree(target, ignore_errors=True)
     notebooks.copy_folder(folder, target)
     document = notebooks.prepared(notebooks.ROOT / folder / "accelerate_loop.ipynb", parameters, "unused.json")
-    end = next(i for i, cell in enumerate(document.cells) if END[folder] in cell.source)
-    cells = [notebooks.python(cell.source) for cell in document.cells[:end] if cell.cell_type == "code"]
+    stop = next(i for i, cell in enumerate(document.cells) if (end or END[folder]) in cell.source)
+    cells = [notebooks.python(cell.source) for cell in document.cells[:stop] if cell.cell_type == "code"]
     (target / "run.py").write_text("\n\n".join([*cells, more]), encoding="utf-8")
     return target
 
 
-def measured(target, *command, word="MEASURED"):
-    """Run Python in `target`; return what it printed after a word, one line for each time."""
+def measured(target, *command):
+    """Run Python in `target`; return what it printed after the word MEASURED, one line for each time."""
     done = subprocess.run([sys.executable, *command], cwd=target, env=os.environ | {"MPLBACKEND": "Agg"}, text=True, capture_output=True)
-    found = [line for line in done.stdout.splitlines() if line.startswith(word)]
+    found = [line.removeprefix("MEASURED ") for line in done.stdout.splitlines() if line.startswith("MEASURED")]
     if not found:
         sys.exit(f"{target}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return "\n".join(line.removeprefix(word).strip() for line in found)
+    return "\n".join(found)
 
 
 def write_rows(path, rows):
@@ -115,8 +114,10 @@ def rows_of(path):
 
 
 def grown(folder, factor, data):
-    """How much data there is, and the parameters with which a notebook trains on it. At 8 times, the small data sets
-    are there twice, and the others whole."""
+    """Write the data; return how much there is, and the parameters with which a notebook trains on it.
+
+    At 8 times, the data sets of the classifications are there twice, and the others whole.
+    """
     if folder in ("sequence_classification", "token_classification"):
         shutil.copytree(notebooks.ROOT / folder / "data", data)
         rows = rows_of(data / "train.jsonl")
@@ -126,18 +127,16 @@ def grown(folder, factor, data):
     if folder == "masked_language_modeling":
         for split, dataset in notebooks.common_of(folder).load_splits("stdlib", None, {}).items():
             rows = [{"text": text} for text in dataset["text"]]
-            num_rows = len(rows) * factor // max(FACTORS)
-            write_rows(data / f"{split}.jsonl", rows[:num_rows] if split == "train" else rows[:300])
-            if split == "train":
-                kept = num_rows
-        return kept, {"dataset_id": str(data), "num_epochs": 1, "num_draws": 0}
+            # every so many, as the texts of one module are alike in length
+            write_rows(data / f"{split}.jsonl", rows[::max(FACTORS) // factor] if split == "train" else rows[:300])
+        return len(rows_of(data / "train.jsonl")), {"dataset_id": str(data), "num_epochs": 1, "num_draws": 0}
     if folder == "causal_language_modeling":
         with gzip.open(notebooks.ROOT / folder / "data" / "woods" / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
             num_rows = sum(1 for _ in lines) * factor // max(FACTORS)
         return num_rows, {"max_rows": num_rows}
     common = notebooks.common_of(folder)
     entries = common.load_collection("stdlib", {}, None).to_list()
-    entries = entries[:len(entries) * factor // max(FACTORS)]
+    entries = entries[::max(FACTORS) // factor]
     write_rows(data / "texts" / "train.jsonl", entries)
     ids = {entry["id"] for entry in entries}
     for split in ("train", "validation", "test"):
@@ -182,17 +181,17 @@ def their_commands(scripts, work):
         steps = ("--max_train_steps", str(LAST + 1), "--output_dir", str(work / "theirs" / folder))
         commands[folder] = (work, ("-c", TIMED, str(FIRST), str(LAST), str(next(Path(scripts).rglob(script))), *options, *steps))
 
-    def rows(folder, name, columns):
+    def rows(folder, columns):
         for split in ("train", "validation"):
             kept = [{new: row[old] for new, old in columns.items()} for row in rows_of(root / folder / "data" / f"{split}.jsonl")]
             write_rows(work / folder / f"{split}.json", kept)
         return "--train_file", str(work / folder / "train.json"), "--validation_file", str(work / folder / "validation.json")
 
     add("sequence_classification", "run_glue_no_trainer.py",
-        *rows("sequence_classification", "text", {"sentence": "text", "label": "label"}),
+        *rows("sequence_classification", {"sentence": "text", "label": "label"}),
         "--model_name_or_path", "sentence-transformers/all-MiniLM-L6-v2", "--max_length", "128", "--per_device_train_batch_size", "16")
     add("token_classification", "run_ner_no_trainer.py",
-        *rows("token_classification", "tokens", {"tokens": "tokens", "ner_tags": "ner_tags"}),
+        *rows("token_classification", {"tokens": "tokens", "ner_tags": "ner_tags"}),
         "--model_name_or_path", "sentence-transformers/all-MiniLM-L6-v2", "--max_length", "128", "--per_device_train_batch_size", "16")
     texts = notebooks.common_of("masked_language_modeling").load_splits("stdlib", None, {})
     for split in ("train", "validation"):
@@ -219,13 +218,9 @@ def peers(scripts, chosen=None, rounds=3):
     for folder, (target, command) in commands.items():
         if chosen not in (None, folder):
             continue
-        more = ""
         if folder == "causal_language_modeling":  # theirs starts from the same new model
-            more = f"\n\nnew_model().save_pretrained({str(work / 'scratch')!r})\ntokenizer.save_pretrained({str(work / 'scratch')!r})"
-            cut = END[folder]
-            END[folder] = "## Training"
-            measured(loop_script(folder, work / "ours" / folder, {}, more + "\nprint('MEASURED')"), "run.py")
-            END[folder] = cut
+            save = f"for each in (new_model(), tokenizer):\n    each.save_pretrained({str(work / 'scratch')!r})\nprint('MEASURED')"
+            measured(loop_script(folder, work / "ours" / folder, {}, save, end="## Training"), "run.py")
         ours = loop_script(folder, work / "ours" / folder, {"num_draws": 0} if folder == "masked_language_modeling" else {})
         ratios = []
         for _ in range(rounds):
@@ -237,7 +232,7 @@ def peers(scripts, chosen=None, rounds=3):
     if chosen not in (None, "semantic_search"):
         return
     target = loop_script("semantic_search", work / "ours" / "semantic_search", {}, ENCODE)
-    found = [[float(value) for value in measured(target, "run.py", word="ENCODED").split()] for _ in range(rounds)]
+    found = [[float(value) for value in measured(target, "run.py").split()] for _ in range(rounds)]
     ratio, short_ratio, cosine, short_cosine = (statistics.median(values) for values in zip(*found))
     print(f"semantic_search: embed has {ratio:.2f} times the texts per second of SentenceTransformer.encode (lowest cosine {cosine:.6f}), "
           f"under autocast to bfloat16 {short_ratio:.2f} times ({short_cosine:.6f})")

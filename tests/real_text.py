@@ -1,6 +1,6 @@
 """Pretrain causal_language_modeling on text that nobody generated: the documentation of Python's standard library.
 
-    python tests/real_text.py [EPOCHS]      stage 1 of the loop notebook; bits per byte on the test split, beside two compressors
+    make realtext       stage 1 of the loop notebook; bits per byte on the test split, beside two compressors
 
 The texts are those of masked_language_modeling, in their splits. The compressors are judged on the same bytes: what the test texts add
 to the compressed training texts, so that they, too, know the training texts. All are lossless descriptions of the test texts, if we
@@ -10,7 +10,6 @@ leave out the model and the tokenizer themselves, and a smaller number is better
 import bz2
 import lzma
 import shutil
-import sys
 
 import growth
 import notebooks
@@ -32,7 +31,7 @@ print(f"MEASURED {num_tokens:,} tokens in {num_bytes:,} bytes of the test split"
 """
 
 
-def main(epochs="5"):
+def main():
     work = notebooks.RUNS / "real_text"
     shutil.rmtree(work, ignore_errors=True)
     texts = notebooks.common_of("masked_language_modeling").load_splits("stdlib", None, {})
@@ -47,9 +46,9 @@ def main(epochs="5"):
     for name, compress in compressors.items():
         added = len(compress(train + b"\0" + test)) - len(compress(train))
         print(f"{name}: {8 * added / len(test):.2f} bits per byte, {8 * len(compress(test)) / len(test):.2f} without the training texts")
-    parameters = {"dataset_id": str(work / "data"), "num_epochs": int(epochs)}
+    parameters = {"dataset_id": str(work / "data"), "num_epochs": 5}
     print(growth.measured(growth.loop_script(FOLDER, work / "loop", parameters, MORE), "run.py"))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

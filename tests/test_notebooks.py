@@ -8,6 +8,7 @@ import shutil
 import nbformat
 import notebooks
 import pytest
+from growth import loop_script
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 TAGGED = {"tags": ["parameters"]}
@@ -143,3 +144,12 @@ def test_a_run_tells_notebook_cell_section_and_time(repository, capfd):
     outcome = json.loads((root / "runs" / "task" / "trainer_api.json").read_text())
     assert outcome["sections"].keys() == {"", "Training"}
     assert sum(outcome["sections"].values()) == pytest.approx(outcome["minutes"], abs=0.01)
+
+
+@pytest.mark.parametrize("folder", notebooks.folders())
+def test_growth_is_measured_up_to_the_end_of_the_training(folder, tmp_path):
+    source = (loop_script(folder, tmp_path / folder, {"seed": 7}) / "run.py").read_text()
+    compile(source, "run.py", "exec")
+    assert "seed = 7" in source and "common.compare(" not in source, "nothing of the evaluation"
+    trains = re.search(r"= train\(\s*(predict_masked_only\()?new_model\(\)", source)
+    assert bool(trains) == (folder != "semantic_search")
