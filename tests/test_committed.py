@@ -114,6 +114,7 @@ def test_a_notebook_is_ready_to_read(path):
         assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in cell.outputs), cell.source
         assert not re.search(r"\w*Warning\b|Traceback", shown(cell)), cell.source
         assert not MACHINE.search(shown(cell)), cell.source
+        assert "train_runtime" not in shown(cell), f"the seconds of one run: end the line with a semicolon\n{cell.source}"
         assert not any("widget" in kind for o in cell.outputs for kind in o.get("data", {})), cell.source
 
 
