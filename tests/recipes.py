@@ -80,7 +80,7 @@ def recipes(folder):
     return found
 
 
-def run(scripts, folder, target, parameters, changes=(), effect=""):
+def run(scripts, folder, target, parameters, changes=(), effect="", environment=None):
     """Run the notebooks of a folder that a recipe changes, up to `Common mistakes`; return what each left in its last cell."""
     notebooks.copy_folder(folder, target)
     names, jobs = [name for name in notebooks.PAIR if not changes or any(name in change.names for change in changes)], []
@@ -93,7 +93,7 @@ def run(scripts, folder, target, parameters, changes=(), effect=""):
                 change.make(document.cells)
         source = "\n\n".join(notebooks.python(cell.source) for cell in document.cells if cell.cell_type == "code")
         (target / f"{name}.py").write_text(source, encoding="utf-8")
-        jobs.append(job(target, f"{name}.py", log=f"{name}.log"))
+        jobs.append(job(target, f"{name}.py", log=f"{name}.log", environment=environment))
     statuses = scripts.run(*jobs)
     assert not any(statuses), "\n\n".join((target / f"{name}.log").read_text()[-3000:] for name in names)
     return [json.loads((target / f"{name}.json").read_text()) for name in names]
