@@ -30,6 +30,9 @@ CHANGE = re.compile(
     r"```python\n(?P<code>.*?)^```", re.M | re.S,
 )
 
+# what the effects use, at the end of a notebook, so that it finds nothing of the tests before
+READ = f"import sys\n\nimport pytest\n\nsys.path.append({str(notebooks.ROOT / 'tests')!r})"
+
 
 @dataclass
 class Change:
@@ -87,7 +90,7 @@ def run(scripts, folder, target, parameters, changes=(), effect="", environment=
     for name in names:
         document = notebooks.prepared(notebooks.ROOT / folder / f"{name}.ipynb", parameters, f"{name}.json")
         end = next(i for i, cell in enumerate(document.cells) if cell.source.startswith("## Common mistakes"))
-        document.cells = [*document.cells[:end], nbformat.v4.new_code_cell(f"import pytest\n{effect}"), document.cells[-1]]
+        document.cells = [*document.cells[:end], nbformat.v4.new_code_cell(f"{READ}\n{effect}"), document.cells[-1]]
         for change in changes:
             if name in change.names:
                 change.make(document.cells)

@@ -71,11 +71,11 @@ else:
     assert len(found) == 4 and len(set(found.values())) > 1
 """,
     "A page to try the model in": """
-from gradio_client import Client
+from browser import answers
 
-shown = Client(page.local_url, verbose=False).predict("a text", api_name="/judge")
+label, score = max(judge("a text").items(), key=lambda pair: pair[1])
+answers(page.local_url, "a text", label, f"{score:.0%}")
 page.close()
-assert {each["label"]: each["confidence"] for each in shown["confidences"]} == pytest.approx(judge("a text"), abs=1e-6)
 """,
 }
 SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Few labels, without fine-tuning", "Ship it: ONNX and int8",

@@ -1,7 +1,6 @@
 """Notebooks opened and run in JupyterLab, in a browser, as a reader does: what is seen on the page."""
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from urllib.request import urlopen
 import nbformat
 import notebooks
 import pytest
+from browser import MISSING, find
 from nbformat.v4 import new_code_cell, new_notebook
 from parameters import LEARNABLE
 from playwright.sync_api import sync_playwright
 
 FOLDER = "sequence_classification"
-BROWSERS = ["chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
 PATIENCE = 300  # seconds, for what takes twenty on an idle machine
 # A cell that has left the window would not be on the page, so all are kept there; and nobody is here to be asked about news.
 SETTINGS = {
@@ -61,11 +60,10 @@ NO_WIDGET = ["Error displaying widget", "Error creating widget", "Loading widget
 
 @pytest.fixture(scope="module")
 def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        pytest.skip("no browser: install Chromium (apt-get install chromium) or Google Chrome")
+    if not find():
+        pytest.skip(MISSING)
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=found)
+        yield playwright.chromium.launch(executable_path=find())
 
 
 @pytest.fixture(scope="module")

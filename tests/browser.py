@@ -1,0 +1,40 @@
+"""A browser for the tests that look at pages: Chromium or Google Chrome, if it is installed."""
+
+import shutil
+
+from playwright.sync_api import sync_playwright
+
+NAMES = ["chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
+MISSING = "no browser: install Chromium (apt-get install chromium) or Google Chrome"
+# all that a reader sees, with what stands in boxes
+SEEN = "() => [document.body.innerText, ...[...document.querySelectorAll('textarea')].map((box) => box.value)].join('\\n')"
+
+
+def find():
+    """The browser's path, or None."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def answers(url, text, *wanted):
+    """Open a page of Gradio, type `text` into its first box, submit it, and wait until all of `wanted` are seen.
+
+    Raises:
+        AssertionError: something was not seen within a minute, or a script of the page failed.
+    """
+    errors = []
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=find()).new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.get_by_role("textbox").first.fill(text)
+        before = page.evaluate(SEEN)
+        missing = [each for each in wanted if each not in before]
+        assert missing, f"nothing of {wanted} would show that there is an answer"
+        page.get_by_role("button", name="Submit").click()
+        for _ in range(600):
+            if all(each in page.evaluate(SEEN) for each in wanted):
+                break
+            page.wait_for_timeout(100)
+        else:
+            raise AssertionError(f"not seen: {wanted}\n{page.evaluate(SEEN)}")
+    assert not errors, errors
