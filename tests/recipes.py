@@ -94,6 +94,7 @@ def run(scripts, folder, target, parameters, changes=(), effect="", environment=
         for change in changes:
             if name in change.names:
                 change.make(document.cells)
+        nbformat.write(document, target / f"{name}.ipynb")  # as a reader saves it: a recipe starts processes that run it
         source = "\n\n".join(notebooks.python(cell.source) for cell in document.cells if cell.cell_type == "code")
         (target / f"{name}.py").write_text(source, encoding="utf-8")
         jobs.append(job(target, f"{name}.py", log=f"{name}.log", environment=environment))

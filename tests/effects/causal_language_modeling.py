@@ -113,6 +113,10 @@ from torch._dynamo.utils import counters
 
 assert counters["stats"]["unique_graphs"] > 0
 """,
+    "Several GPUs, from inside the notebook": """
+assert [len(kept[stage]) for stage in kept] == [math.ceil(len(rows) / (2 * batch_size)) * epochs for rows, epochs in (
+    (woods_blocks["train"], num_epochs), (mixed_blocks, domain_epochs), (chat_rows["train"], instruction_epochs))]
+""",
     "Hyperparameter search": """
 assert len({trial.params["rate"] for trial in search.trials}) == len({trial.value for trial in search.trials}) == 4
 assert learning_rate / 10 <= search.best_params["rate"] <= learning_rate and search.best_value == min(t.value for t in search.trials)
@@ -145,7 +149,8 @@ SAME = {"Train on the last answer only", "Gradient checkpointing", "A tracker", 
 APART = {"torch.compile", "Preference tuning (DPO)"}
 PARAMETERS = {"Preference tuning (DPO)": {"instruction_epochs": 12, "learning_rate": 1e-2},  # until answers have words of the right ones
               "Early stopping": {"num_epochs": 6, "domain_epochs": 6, "instruction_epochs": 6, "learning_rate": 0.0}}
-SLOW = {"torch.compile", "Ship it: ONNX and int8", "A page to try the model in", "Hyperparameter search", "Early stopping",
+SLOW = {"Several GPUs, from inside the notebook",
+        "torch.compile", "Ship it: ONNX and int8", "A page to try the model in", "Hyperparameter search", "Early stopping",
         "A longer context",
         "A learning rate for each layer", "Train on the whole conversation", "Gradient checkpointing", "A tracker",
         "Another optimizer and schedule", "LoRA", "Freeze the lower layers"}

@@ -99,6 +99,9 @@ from torch._dynamo.utils import counters
 
 assert counters["stats"]["unique_graphs"] > 0
 """,
+    "Several GPUs, from inside the notebook": """
+assert len(losses) == num_epochs * math.ceil(len(blocks["train"]) / (2 * batch_size))
+""",
     "Hyperparameter search": """
 if "search" in globals():
     assert learning_rate / 4 <= found.hyperparameters["learning_rate"] <= learning_rate * 4
@@ -127,4 +130,5 @@ PARAMETERS = {
     "New words in the vocabulary": {"dataset_id": "dair-ai/emotion"},  # whose words have up to two pieces
     "Mask more, or whole words": {"dataset_id": "dair-ai/emotion"},
 }
-SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Several GPUs, from inside the notebook",
+        "torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}

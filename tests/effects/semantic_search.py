@@ -134,6 +134,9 @@ from torch._dynamo.utils import counters
 
 assert counters["stats"]["unique_graphs"] > 0
 """,
+    "Several GPUs, from inside the notebook": """
+assert len(losses) == num_epochs * (len(train_rows) // (2 * batch_size))  # an incomplete last batch is dropped
+""",
     "Hyperparameter search": """
 if "search_trainer" in globals():
     assert 2e-5 <= best_trial.hyperparameters["learning_rate"] <= 5e-4 and 0 < best_trial.objective <= 1
@@ -175,4 +178,5 @@ PARAMETERS = {
     "Early stopping": {"num_epochs": 6, "learning_rate": 0.0},  # the first epoch is the best
     "Large batches in little memory (GradCache)": {"batch_size": 24},  # two chunks of questions, and three of texts
 }
-SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Several GPUs, from inside the notebook",
+        "torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}

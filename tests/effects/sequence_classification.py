@@ -63,6 +63,9 @@ exact, small = table
 assert exact["largest difference of a logit"] < 1e-4 and exact["f1"] == metrics["f1"]
 assert small["MB"] < exact["MB"] and 0 < small["largest difference of a logit"] < 0.5
 """,
+    "Several GPUs, from inside the notebook": """
+assert len(losses) == num_epochs * math.ceil(len(tokenized["train"]) / (2 * batch_size))
+""",
     "Hyperparameter search": """
 if "search" in globals():
     assert 5e-5 <= found.hyperparameters["learning_rate"] <= 5e-4 and search.optimizer.param_groups[0]["lr"] < 5e-4
@@ -82,4 +85,5 @@ SAME = {"Gradient checkpointing", "A tracker", "Hyperparameter search", "Few lab
         "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums differs
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0, "head_learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Several GPUs, from inside the notebook",
+        "torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}

@@ -102,6 +102,9 @@ from torch._dynamo.utils import counters
 
 assert counters["stats"]["unique_graphs"] > 0
 """,
+    "Several GPUs, from inside the notebook": """
+assert len(losses) == num_epochs * math.ceil(len(tokenized["train"]) / (2 * batch_size))
+""",
     "Hyperparameter search": """
 if "search" in globals():
     assert 1e-4 <= found.hyperparameters["learning_rate"] <= 1e-3 and len(list(run_dir.glob("run-*"))) == 4
@@ -140,4 +143,5 @@ SAME = {"Gradient checkpointing", "Give an uncased checkpoint its capitals back"
         "Ship it: ONNX and int8", "A page to try the model in"}
 APART = {"torch.compile"}  # compiled for sizes as they come, or for any: the order of sums may differ
 PARAMETERS = {"Early stopping": {"num_epochs": 6, "learning_rate": 0.0}}  # the first epoch is the best
-SLOW = {"torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
+SLOW = {"Several GPUs, from inside the notebook",
+        "torch.compile", "Hyperparameter search", "Ship it: ONNX and int8", "A page to try the model in"}
