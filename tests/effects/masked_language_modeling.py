@@ -109,6 +109,16 @@ if "search" in globals():
 else:
     assert len(found) == 4 == len(set(found.values())) and max(found) == pytest.approx(8 * min(found))
 """,
+    "Only in the loop: a second loss on the same texts": """
+rows = torch.tensor(blocks["train"][:4]["input_ids"])
+with torch.no_grad():
+    halves = [[model.base_model(input_ids=half[None]).last_hidden_state[0].mean(dim=0) for half in row.chunk(2)] for row in rows]
+    similarities = torch.tensor([[torch.cosine_similarity(one[0], two[1], dim=0) for two in halves] for one in halves])
+    expected = -(similarities / 0.05).log_softmax(dim=1).diagonal().mean()
+    assert halves_loss(model.eval(), rows).item() == pytest.approx(expected.item(), rel=1e-4)
+    rows = torch.tensor(blocks["train"]["input_ids"][:])
+    assert halves_loss(model, rows) < halves_loss(predict_masked_only(new_model()).eval(), rows)
+""",
     "Ship it: ONNX and int8": """
 exact, small = table
 assert exact["largest difference of a loss"] < 1e-3 and exact["perplexity"] == pytest.approx(metrics["perplexity"], rel=1e-5)
