@@ -15,11 +15,22 @@ def find():
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def seen_in_order(text, wanted):
+    """Whether all of `wanted` stand in `text`, one after the other."""
+    position = 0
+    for each in wanted:
+        position = text.find(each, position)
+        if position < 0:
+            return False
+        position += len(each)
+    return True
+
+
 def answers(url, text, *wanted):
-    """Open a page of Gradio, type `text` into its first box, submit it, and wait until all of `wanted` are seen.
+    """Open a page of Gradio, type `text` into its first box, submit it, and wait until all of `wanted` are seen, in this order.
 
     Raises:
-        AssertionError: something was not seen within a minute, or a script of the page failed.
+        AssertionError: they were seen before the answer, or not within a minute after it, or a script of the page failed.
     """
     errors = []
     with sync_playwright() as playwright:
@@ -27,14 +38,12 @@ def answers(url, text, *wanted):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
         page.get_by_role("textbox").first.fill(text)
-        before = page.evaluate(SEEN)
-        missing = [each for each in wanted if each not in before]
-        assert missing, f"nothing of {wanted} would show that there is an answer"
+        assert not seen_in_order(page.evaluate(SEEN), wanted), f"nothing of {wanted} would show that there is an answer"
         page.get_by_role("button", name="Submit").click()
         for _ in range(600):
-            if all(each in page.evaluate(SEEN) for each in wanted):
+            if seen_in_order(page.evaluate(SEEN), wanted):
                 break
             page.wait_for_timeout(100)
         else:
-            raise AssertionError(f"not seen: {wanted}\n{page.evaluate(SEEN)}")
+            raise AssertionError(f"not seen in this order: {wanted}\n{page.evaluate(SEEN)}")
     assert not errors, errors

@@ -76,8 +76,8 @@ else:
     "A page to try the model in": """
 from browser import answers
 
-label, score = max(judge("a text").items(), key=lambda pair: pair[1])
-answers(page.local_url, "a text", label, f"{score:.0%}")
+wanted = [each for label, score in judge("a text").items() for each in (label, f"{score:.0%}")]  # the pipeline sorts them
+answers(page.local_url, "a text", *wanted)
 page.close()
 """,
 }

@@ -133,7 +133,7 @@ assert small["MB"] < exact["MB"] and 0 < small["largest difference of a logit"] 
 from browser import answers
 
 text = next(text for tokens in dataset["test"]["tokens"] if find_names(text := " ".join(tokens)))
-answers(page.local_url, text, *{each["entity_group"] for each in find_names(text)})
+answers(page.local_url, text, *(each for found in find_names(text) for each in (text[found["start"]:found["end"]], found["entity_group"])))
 page.close()
 """,
 }
